@@ -1,0 +1,129 @@
+"""Runs the levels of the test suite one after another and adds up what they say.
+
+A level that fails does not stop the next, so that one run shows everything. A level whose output names no test counts
+as one failure: nothing that should run may vanish silently. The last line is `N passed, N failed`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+TESTS: Final = ROOT / "tests"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One command of the suite and where it runs."""
+
+    argv: tuple[str, ...]
+    folder: Path
+    takes_arguments: bool = False
+
+
+@dataclass(kw_only=True)
+class Count:
+    """Tests that passed, failed, or were left out although they should run here."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add(self, other: Count) -> None:
+        """Adds up."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+
+PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no_skips")
+ON_CLUSTER: Final = (sys.executable, "-m", "cluster", "run", "--")
+LEVELS: Final = {
+    "rust": Level(argv=("cargo", "test", "--locked", "--workspace", "--no-fail-fast"), folder=ROOT),
+    "bindings": Level(argv=(*PYTEST, "tests"), folder=ROOT / "python-bindings", takes_arguments=True),
+    "cluster": Level(argv=(*PYTEST, "cluster"), folder=TESTS, takes_arguments=True),
+    "e2e": Level(argv=(*ON_CLUSTER, *PYTEST, "e2e"), folder=TESTS, takes_arguments=True),
+    "faults": Level(argv=(*ON_CLUSTER, *PYTEST, "faults"), folder=TESTS, takes_arguments=True),
+}
+
+CARGO_LINE: Final = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
+PYTEST_LINE: Final = re.compile(r"^(?:=+ )?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s")
+#: A heading at the end of cargo's output for a crate whose tests do not compile.
+CARGO_BROKEN: Final = re.compile(r"^error: could not compile")
+
+
+def read_counts(line: str) -> Count | None:
+    """The counts that a summary line of cargo or pytest holds."""
+    if found := CARGO_LINE.match(line):
+        # An ignored Rust test is one that needs something by hand; it is not part of this suite.
+        return Count(passed=int(found[1]), failed=int(found[2]))
+    if found := PYTEST_LINE.match(line):
+        words = {word.rstrip("s"): int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", found[1])}
+        return Count(
+            passed=words.get("passed", 0) + words.get("xfailed", 0),
+            failed=words.get("failed", 0) + words.get("error", 0) + words.get("xpassed", 0),
+            skipped=words.get("skipped", 0),
+        )
+    return None
+
+
+def run(name: str, arguments: list[str]) -> Count:
+    """Runs one level, shows its output as it comes, and counts."""
+    level = LEVELS[name]
+    print(f"\n=== {name}", flush=True)
+    begin = time.monotonic()
+    total = Count()
+    argv = [*level.argv, *(arguments if level.takes_arguments else [])]
+    with subprocess.Popen(
+        argv, cwd=level.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                if counts := read_counts(line):
+                    total.add(counts)
+        except KeyboardInterrupt:
+            # The terminal has sent it to the whole group; the level cleans up after itself and says how it went.
+            process.wait()
+            raise
+    if process.returncode != 0 and total.failed == 0:
+        print(f"=== {name}: ended with code {process.returncode} without naming a failed test", flush=True)
+        total.failed += 1
+    elif total.passed == 0 and total.failed == 0:
+        print(f"=== {name}: no test ran", flush=True)
+        total.failed += 1
+    print(f"=== {name}: {total.passed} passed, {total.failed} failed in {time.monotonic() - begin:.0f} s", flush=True)
+    return total
+
+
+def main() -> int:
+    """`levels.py LEVEL... [-- ARGUMENTS FOR PYTEST]`."""
+    names = sys.argv[1:]
+    arguments: list[str] = []
+    if "--" in names:
+        split = names.index("--")
+        names, arguments = names[:split], names[split + 1 :]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.setdefault("CARGO_TERM_COLOR", "never")
+    total = Count()
+    try:
+        for name in names:
+            total.add(run(name, arguments))
+    except KeyboardInterrupt:
+        print("\ninterrupted", flush=True)
+        return 130
+    print(f"\n{total.passed} passed, {total.failed} failed", flush=True)
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Makes the Python environment of the tests and prints its folder.
+
+The environment lies in the cache, keyed by the pinned requirements and the interpreter, so that all checkouts on a
+machine share it and a changed pin makes a new one. Only the standard library is used: this runs before anything is
+installed. Our own wheel is never installed into it, since checkouts differ; it lies beside it (`wheel.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+OLDEST = (3, 11)
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr: stdout is the answer."""
+    print(f"venv: {text}", file=sys.stderr, flush=True)
+
+
+def environment_folder(cache: Path) -> Path:
+    """Where the environment for these pins and this interpreter belongs."""
+    key = hashlib.sha256(REQUIREMENTS.read_bytes())
+    key.update(f"{sys.version_info}{sys.base_prefix}".encode())
+    return cache / f"venv-{sys.version_info.major}.{sys.version_info.minor}-{key.hexdigest()[:12]}"
+
+
+def missing() -> str | None:
+    """What this interpreter lacks, with the way to get it; None when it will do."""
+    if sys.version_info < OLDEST:
+        return f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}; say which with PYTHON=..."
+    if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
+        return "this Python has no venv module; on Debian: apt-get install python3-venv"
+    return None
+
+
+def make(folder: Path) -> None:
+    """Makes the environment beside its place and moves nothing: a venv knows its own path, so a marker says it is whole."""
+    if folder.exists():
+        say("an earlier attempt was cut short, starting anew")
+        shutil.rmtree(folder)
+    begin = time.monotonic()
+    count = sum(1 for line in REQUIREMENTS.read_text().splitlines() if "==" in line)
+    say(f"installing {count} packages (Airflow among them) into {folder}; about 2 minutes, once")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    # Everything is pinned, so pip has nothing to resolve; `check` then says whether the pins fit together.
+    subprocess.run([*pip, "--quiet", "--progress-bar", "off", "-r", REQUIREMENTS], check=True, stdout=sys.stderr)
+    subprocess.run([folder / "bin" / "python", "-m", "pip", "check"], check=True, stdout=sys.stderr)
+    (folder / "whole").touch()
+    say(f"done in {time.monotonic() - begin:.0f} s")
+
+
+def main() -> int:
+    """`venv.py CACHE`: makes the environment unless it is there, and prints its folder."""
+    if problem := missing():
+        say(problem)
+        return 1
+    cache = Path(sys.argv[1])
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = environment_folder(cache)
+    with (cache / "venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "whole").exists():
+            try:
+                make(folder)
+            except subprocess.CalledProcessError as error:
+                say(f"failed: {error}")
+                return 1
+    print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
