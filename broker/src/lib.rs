@@ -1,1 +1,10 @@
-//! Placeholder.
+//! podbroker: runs pods in remote Kubernetes clusters for callers that hold no cluster credential.
+//!
+//! `ARCHITECTURE.md` has the picture. A request goes down this list and nothing calls back up:
+//! `api` (contract, conversion) → `auth` (who asks) → `target` (where, and whether they may) → `backend` (submit, watch,
+//! cancel) → `identity` (a client for the cluster). `execution` has the words that all of them use; `server` wires them.
+
+pub mod backend;
+pub mod error;
+pub mod execution;
+pub mod identity;

@@ -1,0 +1,98 @@
+//! The digest of a request: whether a repeated id means the same thing.
+//!
+//! Version 1 is SHA-256 over `podbroker-spec-v1`, a newline, and the request as JSON without spaces, the keys of every
+//! object in the order of their bytes: `{"labels":..,"manifest":..,"policies":..}` as the caller sent them, before any
+//! default is applied. Left out, because a caller that repeats itself may say them differently: `metadata.name` and
+//! `metadata.generateName` (replaced anyway), `submit_before`, `required_features` and the way of submitting.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::PolicyRequest;
+
+/// The digest as 64 lower-case hex digits.
+pub fn spec_digest(
+    manifest: &Map<String, Value>,
+    labels: &BTreeMap<String, String>,
+    policies: &PolicyRequest,
+) -> String {
+    let mut manifest = manifest.clone();
+    if let Some(Value::Object(metadata)) = manifest.get_mut("metadata") {
+        metadata.remove("name");
+        metadata.remove("generateName");
+    }
+    let request = serde_json::json!({ "labels": labels, "manifest": manifest, "policies": policies });
+    let mut text = String::from("podbroker-spec-v1\n");
+    canonical(&mut text, &request);
+    Sha256::digest(text).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// Writes JSON with sorted keys. `serde_json` sorts only as long as nobody in the build turns on its insertion order.
+fn canonical(out: &mut String, value: &Value) {
+    match value {
+        Value::Object(object) => {
+            let sorted: BTreeMap<_, _> = object.iter().collect();
+            out.push('{');
+            for (index, (key, value)) in sorted.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                canonical(out, &Value::String(key.clone()));
+                out.push(':');
+                canonical(out, value);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                canonical(out, item);
+            }
+            out.push(']');
+        }
+        scalar => {
+            let _ = write!(out, "{scalar}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(manifest: &str) -> String {
+        spec_digest(&serde_json::from_str(manifest).unwrap(), &BTreeMap::new(), &PolicyRequest::default())
+    }
+
+    #[test]
+    fn the_digest_of_version_1_is_frozen() {
+        assert_eq!(
+            digest(r#"{"spec":{"containers":[{"name":"base","image":"busybox","args":["a",1,1.5,null]}]}}"#),
+            "FROZEN"
+        );
+    }
+
+    #[test]
+    fn the_order_of_keys_and_the_wished_name_do_not_count() {
+        let a = r#"{"metadata":{"name":"x","labels":{"a":"1","b":"2"}},"spec":{}}"#;
+        let b = r#"{"spec":{},"metadata":{"labels":{"b":"2","a":"1"},"generateName":"y-"}}"#;
+        assert_eq!(digest(a), digest(b));
+    }
+
+    #[test]
+    fn anything_else_counts() {
+        let base = digest(r#"{"metadata":{},"spec":{"n":1}}"#);
+        for other in [r#"{"metadata":{},"spec":{"n":2}}"#, r#"{"metadata":{},"spec":{"n":"1"}}"#, r#"{"metadata":{}}"#] {
+            assert_ne!(digest(other), base);
+        }
+    }
+}

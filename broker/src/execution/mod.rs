@@ -1,0 +1,24 @@
+//! The words of the broker: what to run, where it stands, how it ended, what a watcher is told.
+//!
+//! Everything here is a plain value. Nothing does I/O, knows a clock, Kubernetes, AWS, gRPC or the wire format, so that the
+//! rules can be tested with nothing. A value that exists is valid: it is parsed once, at the edge.
+
+mod cursor;
+mod digest;
+mod event;
+mod id;
+mod spec;
+mod state;
+
+pub use cursor::{Cursor, CursorError, InstancePosition, Position, StreamKey};
+pub use digest::spec_digest;
+pub use event::{
+    Completeness, Event, EventKind, Follow, Gap, GapReason, LogChunk, LogLine, LogMode, Notice, Severity, WatchOptions,
+};
+pub use id::{Address, ExecutionId, ExecutionName, IdError, InstanceId, TargetName, Tenant};
+pub use spec::{
+    FinishAction, Policies, PolicyDefaults, PolicyError, PolicyRequest, ResultSource, Submit, SubmitMode, RESULT_PATH,
+};
+pub use state::{
+    Attempt, CancelIntent, ContainerOutcome, ContainerRole, Execution, FailureClass, Instance, Outcome, State,
+};

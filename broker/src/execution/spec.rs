@@ -1,0 +1,190 @@
+//! What to run and how: the request as it was sent, and the policies it resolves to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::ExecutionId;
+
+/// Where a container leaves its result, as today's Airflow operators have it.
+pub const RESULT_PATH: &str = "/airflow/xcom/return.json";
+
+/// A request to run a pod.
+#[derive(Debug, Clone)]
+pub struct Submit {
+    /// The caller's name for it.
+    pub id: ExecutionId,
+    /// Nothing is created after this moment.
+    pub submit_before: Timestamp,
+    /// The pod as the caller sent it: untyped, so that fields newer than ours reach the API server.
+    pub manifest: Map<String, Value>,
+    /// The caller's labels.
+    pub labels: BTreeMap<String, String>,
+    /// How to run it, as sent.
+    pub policies: PolicyRequest,
+    /// What the answer is to be.
+    pub mode: SubmitMode,
+    /// Who asks, for the object's annotation.
+    pub subject: String,
+}
+
+/// What a submit is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubmitMode {
+    /// Create it, or find that it was created.
+    Create,
+    /// Only find it.
+    MustExist,
+    /// Only ask the cluster whether it would be accepted.
+    ValidateOnly,
+}
+
+/// What happens to the pod after its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishAction {
+    /// Delete it.
+    Delete,
+    /// Delete it if it succeeded.
+    DeleteSucceeded,
+    /// Keep it for others to delete.
+    Keep,
+}
+
+/// Where the result comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultSource {
+    /// There is none.
+    None,
+    /// A native sidecar prints it.
+    Sidecar,
+    /// It is the termination message.
+    TerminationMessage,
+}
+
+/// Policies as they were sent: what is absent is the target's default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct PolicyRequest {
+    /// Until a deciding container has started.
+    pub start_deadline: Option<Duration>,
+    /// From the kubelet's acceptance to the end.
+    pub run_deadline: Option<Duration>,
+    /// After the end.
+    pub finish: Option<FinishAction>,
+    /// How long an unreleased execution is kept.
+    pub ttl: Option<Duration>,
+    /// Whether it hands back a value.
+    pub result: Option<ResultSource>,
+    /// The largest value.
+    pub result_max_bytes: Option<u32>,
+    /// Whose end decides; empty for all main containers.
+    pub deciding_containers: Vec<String>,
+    /// How long the rest is waited for after the end.
+    pub drain_deadline: Option<Duration>,
+}
+
+/// Policies with every default resolved. Kept in the object, since a target's defaults may change while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policies {
+    /// Until a deciding container has started.
+    pub start_deadline: Option<Duration>,
+    /// From the kubelet's acceptance to the end.
+    pub run_deadline: Option<Duration>,
+    /// After the end.
+    pub finish: FinishAction,
+    /// How long an unreleased execution is kept.
+    pub ttl: Duration,
+    /// Whether it hands back a value.
+    pub result: ResultSource,
+    /// The largest value.
+    pub result_max_bytes: u32,
+    /// Whose end decides; empty for all main containers.
+    pub deciding_containers: Vec<String>,
+    /// How long the rest is waited for after the end.
+    pub drain_deadline: Duration,
+}
+
+/// A target's defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyDefaults {
+    /// After the end.
+    pub finish: FinishAction,
+    /// How long an unreleased execution is kept.
+    pub ttl: Duration,
+    /// Whether it hands back a value.
+    pub result: ResultSource,
+}
+
+impl Default for PolicyDefaults {
+    fn default() -> Self {
+        Self { finish: FinishAction::Delete, ttl: Duration::from_secs(24 * 60 * 60), result: ResultSource::None }
+    }
+}
+
+/// A policy outside of its range.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field}: {why}")]
+pub struct PolicyError {
+    /// The field of the request.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// The largest result: it travels in one message and is kept in memory.
+const MAX_RESULT_BYTES: u32 = 1 << 20;
+const DEFAULT_RESULT_BYTES: u32 = 256 << 10;
+/// What the kubelet keeps of a termination message.
+const MAX_TERMINATION_MESSAGE: u32 = 4096;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl PolicyRequest {
+    /// Applies the defaults and checks the ranges of the contract.
+    pub fn resolve(&self, defaults: &PolicyDefaults) -> Result<Policies, PolicyError> {
+        let second = Duration::from_secs(1);
+        let start_deadline = in_range("policies.deadlines.start", self.start_deadline, second..=365 * DAY)?;
+        let run_deadline = in_range("policies.deadlines.run", self.run_deadline, second..=365 * DAY)?;
+        let ttl = in_range("policies.finish.ttl", self.ttl, Duration::from_secs(60)..=30 * DAY)?;
+        let drain = in_range("policies.drain_deadline", self.drain_deadline, second..=Duration::from_secs(600))?;
+        let result = self.result.unwrap_or(defaults.result);
+        let (limit, default) = match result {
+            ResultSource::TerminationMessage => (MAX_TERMINATION_MESSAGE, MAX_TERMINATION_MESSAGE),
+            ResultSource::Sidecar | ResultSource::None => (MAX_RESULT_BYTES, DEFAULT_RESULT_BYTES),
+        };
+        let result_max_bytes = self.result_max_bytes.unwrap_or(default);
+        if !(1..=limit).contains(&result_max_bytes) {
+            let why = format!("must be 1 to {limit} bytes for this source");
+            return Err(PolicyError { field: "policies.result.max_bytes", why });
+        }
+        Ok(Policies {
+            start_deadline,
+            run_deadline,
+            finish: self.finish.unwrap_or(defaults.finish),
+            ttl: ttl.unwrap_or(defaults.ttl),
+            result,
+            result_max_bytes,
+            deciding_containers: self.deciding_containers.clone(),
+            drain_deadline: drain.unwrap_or(Duration::from_secs(30)),
+        })
+    }
+}
+
+fn in_range(
+    field: &'static str,
+    value: Option<Duration>,
+    range: std::ops::RangeInclusive<Duration>,
+) -> Result<Option<Duration>, PolicyError> {
+    match value {
+        Some(value) if !range.contains(&value) => {
+            let why = format!("must be {} to {} seconds", range.start().as_secs(), range.end().as_secs());
+            Err(PolicyError { field, why })
+        }
+        value => Ok(value),
+    }
+}

@@ -1,0 +1,1 @@
+//! From a target's settings to a Kubernetes client.
