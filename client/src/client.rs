@@ -20,13 +20,13 @@ use crate::encoded::EncodedCodec;
 use crate::proto::broker_service_client::BrokerServiceClient;
 use crate::retry::{retry, within};
 use crate::settings::{Address, TokenSource};
-use crate::{Error, Settings, Watch, proto};
+use crate::{Error, Follower, Settings, Watch, WatchMany, proto};
 
 /// The largest answers are pages of 1,000 executions and pods in full; the etcd behind a cluster holds 1.5 MiB a pod.
 const MAX_ANSWER: usize = 32 << 20;
 
 /// Nothing is created later than this after the first try.
-const SUBMIT_WINDOW: Duration = Duration::from_secs(600);
+const SUBMIT_WINDOW: Duration = Duration::from_mins(10);
 
 const SUBMIT_PATH: &str = "/podbroker.v1.BrokerService/SubmitExecution";
 
@@ -56,7 +56,8 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// Checks the settings and reads the certificate files. Connects to nothing; needs no runtime.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        Self::with_dial(settings, Arc::new(tonic::transport::Endpoint::connect_lazy))
+        let dial: Dial = Arc::new(tonic::transport::Endpoint::connect_lazy);
+        Self::with_dial(settings, &dial)
     }
 
     /// A client whose connections are made by `connector`, for example through a tunnel. TLS, if the endpoint says so,
@@ -74,15 +75,15 @@ impl Client {
                 async move { stream.await.map(TokioIo::new) }
             }))
         });
-        Self::with_dial(settings, dial)
+        Self::with_dial(settings, &dial)
     }
 
-    fn with_dial(settings: Settings, dial: Dial) -> Result<Self, Error> {
+    fn with_dial(settings: Settings, dial: &Dial) -> Result<Self, Error> {
         let address: Address = settings.endpoint.parse()?;
         if settings.token.is_some() {
             address.check_token_is_safe()?;
         }
-        let connections = Connections::new(&settings, &address, &dial)?;
+        let connections = Connections::new(&settings, &address, dial)?;
         let token = TokenSource::new(settings.token.clone());
         Ok(Self { inner: Arc::new(Inner { settings, token, connections }) })
     }
@@ -161,6 +162,11 @@ impl Client {
     /// Follows one execution until its end, through restarts of the broker. Nothing is sent before the first `next`.
     pub fn watch(&self, request: proto::WatchExecutionRequest) -> Watch {
         Watch::new(self.clone(), request)
+    }
+
+    /// Follows many executions over one stream. Nothing is sent before the first `next`.
+    pub fn watch_many(&self) -> (Follower, WatchMany) {
+        WatchMany::new(self.clone())
     }
 
     /// A stream's request, made once and with the deadline of a call.

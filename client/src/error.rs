@@ -13,7 +13,7 @@ use tonic_types::StatusExt;
 /// The domain of every reason that a broker of this kind gives.
 const DOMAIN: &str = "podbroker.io";
 
-/// Where a broker may put the request's id, besides the RequestInfo detail.
+/// Where a broker may put the request's id, besides the detail `RequestInfo`.
 const REQUEST_ID_KEYS: [&str; 2] = ["request_id", "x-request-id"];
 
 /// The reason of an error about the [`Settings`](crate::Settings): nothing was sent.

@@ -1,8 +1,8 @@
 //! A client of podbroker.
 //!
 //! [`Client`] makes the calls and tries them again where the contract allows it. [`Watch`] follows one execution
-//! through restarts of the broker, as one sequence of events. Every failure is an [`Error`] with the
-//! reason that the broker gave. Messages are those of the contract, in [`proto`].
+//! and [`WatchMany`] many, through restarts of the broker, as one sequence of events. Every failure is an [`Error`] with
+//! the reason that the broker gave. Messages are those of the contract, in [`proto`].
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), podbroker_client::Error> {
@@ -26,12 +26,14 @@ mod position;
 mod retry;
 mod settings;
 mod watch;
+mod watch_many;
 
 pub use client::{Checks, Client};
 pub use error::{Code, Error, FieldViolation, REASON_CERTIFICATE, REASON_CLIENT_SETTINGS};
 pub use podbroker_proto::v1 as proto;
 pub use settings::{ClientCertificate, Secret, Settings, Token};
 pub use watch::Watch;
+pub use watch_many::{Followed, Follower, WatchMany};
 
 /// The cursor after the `line`-th line of a chunk, 1 for the first. A caller that has dealt with only a part of a chunk
 /// continues there.

@@ -44,7 +44,7 @@ impl Settings {
             server_name: None,
             connect_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(30),
-            retry_for: Duration::from_secs(120),
+            retry_for: Duration::from_mins(2),
         }
     }
 }

@@ -29,8 +29,8 @@ pub struct Watch {
 enum Phase {
     /// For the next try to open a stream; at once, if there is no time.
     Waiting(Option<Instant>),
-    Opening(BoxFuture<'static, Result<Open, Error>>),
-    Open(Open),
+    Opening(BoxFuture<'static, Result<Box<Open>, Error>>),
+    Open(Box<Open>),
     Over,
 }
 
@@ -127,14 +127,14 @@ impl Watch {
         }
     }
 
-    fn open(&mut self) -> BoxFuture<'static, Result<Open, Error>> {
+    fn open(&mut self) -> BoxFuture<'static, Result<Box<Open>, Error>> {
         let lane = if self.position.has_lines() { Lane::Logs } else { Lane::Calls };
         let limit = self.contact.limit(self.client.settings().call_timeout);
         let (client, request) = (self.client.clone(), self.position.request());
         Box::pin(async move {
             let rpc = |mut stub: crate::client::Stub, request| async move { stub.watch_execution(request).await };
             let (lease, stream) = client.open_once(lane, limit, request, rpc).await?;
-            Ok(Open { stream, silent_at: Instant::now() + SILENCE, _lease: lease })
+            Ok(Box::new(Open { stream, silent_at: Instant::now() + SILENCE, _lease: lease }))
         })
     }
 }
@@ -185,7 +185,8 @@ impl Contact {
     pub(crate) fn lost(&mut self, error: Error) -> Result<Instant, Error> {
         let now = Instant::now();
         // A broker that was reached before is being replaced, whatever the way there says meanwhile.
-        if !error.is_worth_retrying() && !(self.was_made && error.transport) {
+        let may_pass = error.is_worth_retrying() || (self.was_made && error.transport);
+        if !may_pass {
             return Err(error);
         }
         let lost_at = *self.lost_at.get_or_insert(now);
