@@ -1,0 +1,244 @@
+"""A proxy that breaks connections on command.
+
+Plain, it carries bytes and can cut, hold or refuse. In front of the API server it ends TLS with a certificate of its own
+and speaks HTTP/1.1, so that it sees requests: it can let one through to the API server and lose the answer, as a failing
+load balancer does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import enum
+import ipaddress
+import re
+import ssl
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+T = TypeVar("T")
+
+_REQUEST: Final = re.compile(rb"^(GET|POST|PUT|PATCH|DELETE) (\S+) HTTP/1\.1\r$", re.MULTILINE)
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and localhost, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "podbroker test")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = folder / "proxy.crt", folder / "proxy.key"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return certificate_file, key_file
+
+
+@dataclass(kw_only=True)
+class Tls:
+    """How the proxy speaks TLS on both sides."""
+
+    server: ssl.SSLContext
+    upstream: ssl.SSLContext
+
+
+class Instead(enum.Enum):
+    """What happens in place of an answer."""
+
+    BREAK = enum.auto()
+    KEEP = enum.auto()
+    """The connection stays open and silent."""
+
+
+@dataclass(kw_only=True)
+class Swallow:
+    """Lose the answers to requests of this kind, so many times."""
+
+    method: str
+    path: re.Pattern[str]
+    times: int
+    instead: Instead
+    done: int = 0
+
+
+@dataclass(kw_only=True, eq=False)
+class _Pair:
+    client: asyncio.StreamWriter
+    upstream: asyncio.StreamWriter
+    swallowing: Instead | None = None
+
+    def abort(self) -> None:
+        self.client.transport.abort()
+        self.upstream.transport.abort()
+
+
+@dataclass(kw_only=True)
+class Proxy:
+    """Carries connections from a free local port to `upstream` until it is closed.
+
+    Its loop has a thread of its own, in which alone the sockets are touched; what tests call waits for it.
+    """
+
+    upstream: tuple[str, int]
+    tls: Tls | None = None
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """With TLS: method and path of each request seen."""
+
+    def __post_init__(self) -> None:
+        """Starts to listen."""
+        self.port = 0
+        self._pairs: set[_Pair] = set()
+        self._swallow: Swallow | None = None
+        self._refusing = False
+        self._loop = asyncio.new_event_loop()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._stop = asyncio.Event()
+        ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._run(ready)), name="proxy")
+        self._thread.start()
+        ready.wait()
+
+    def __enter__(self) -> Self:
+        """Is itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes everything."""
+        self._call(self._stop.set)
+        self._thread.join()
+        self._loop.close()
+
+    def cut(self) -> int:
+        """Breaks every open connection; returns how many there were."""
+        return self._call(self._abort_all)
+
+    def refuse(self) -> None:
+        """Breaks every connection, open and new, until `allow`."""
+        self._refusing = True
+        self.cut()
+
+    def allow(self) -> None:
+        """Ends `refuse`."""
+        self._refusing = False
+
+    def hold(self) -> None:
+        """Keeps connections open and carries nothing until `release`."""
+        self._call(self._flowing.clear)
+
+    def release(self) -> None:
+        """Ends `hold`."""
+        self._call(self._flowing.set)
+
+    def swallow(self, method: str, path: str, *, times: int = 1, instead: Instead = Instead.BREAK) -> Swallow:
+        """Lets the next such requests through and loses their answers."""
+        self._swallow = Swallow(method=method, path=re.compile(path), times=times, instead=instead)
+        return self._swallow
+
+    def _call(self, function: Callable[[], T]) -> T:
+        async def run() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout=10)
+
+    def _abort_all(self) -> int:
+        count = len(self._pairs)
+        for pair in self._pairs:
+            pair.abort()
+        return count
+
+    async def _run(self, ready: threading.Event) -> None:
+        server = await asyncio.start_server(
+            self._serve, "127.0.0.1", 0, ssl=self.tls.server if self.tls is not None else None
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await self._stop.wait()
+        server.close()
+        self._flowing.set()
+        self._abort_all()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=5)
+
+    async def _serve(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            client.transport.abort()
+            return
+        try:
+            from_upstream, upstream = await asyncio.open_connection(
+                *self.upstream, ssl=self.tls.upstream if self.tls is not None else None
+            )
+        except OSError:
+            client.transport.abort()
+            return
+        pair = _Pair(client=client, upstream=upstream)
+        self._pairs.add(pair)
+        up = asyncio.create_task(self._carry_up(pair, from_client))
+        down = asyncio.create_task(self._carry_down(pair, from_upstream))
+        # Either end closes both: no test needs a connection that is half open.
+        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        pair.abort()
+        await asyncio.wait({up, down})
+        self._pairs.discard(pair)
+
+    async def _carry_up(self, pair: _Pair, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                self._look_at(pair, data)
+                pair.upstream.write(data)
+                await pair.upstream.drain()
+
+    async def _carry_down(self, pair: _Pair, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                if pair.swallowing is Instead.BREAK:
+                    return
+                if pair.swallowing is Instead.KEEP:
+                    continue
+                pair.client.write(data)
+                await pair.client.drain()
+
+    def _look_at(self, pair: _Pair, data: bytes) -> None:
+        if self.tls is None:
+            return
+        for found in _REQUEST.finditer(data):
+            method, path = found[1].decode(), found[2].decode()
+            self.requests.append((method, path))
+            wanted = self._swallow
+            if wanted is None or wanted.done >= wanted.times:
+                continue
+            if method == wanted.method and wanted.path.search(path):
+                wanted.done += 1
+                pair.swallowing = wanted.instead
