@@ -106,9 +106,11 @@ def _add_inside(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("run")
     command.add_argument("messages", type=int)
     command.add_argument("host_proc", type=int)
-    command.set_defaults(
-        act=lambda options: inside.main(options.run, messages=options.messages, host_proc=options.host_proc)
-    )
+    command.set_defaults(act=_inside)
+
+
+def _inside(options: argparse.Namespace) -> int:
+    return inside.main(options.run, messages=options.messages, host_proc=options.host_proc)
 
 
 if __name__ == "__main__":

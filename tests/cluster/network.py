@@ -7,6 +7,7 @@ import json
 import random
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import ClusterError
@@ -61,9 +62,14 @@ def bridges(prefix: str) -> list[str]:
 
 
 def remove_bridge(name: str) -> None:
-    """Removes the bridge, if it is there. The pods' ends are gone with their namespaces."""
-    if name in bridges(name):
-        _ip("link", "delete", name)
+    """Removes the bridge and the cables to its pods, if they are there."""
+    if name not in bridges(name):
+        return
+    for port in sorted(path.name for path in Path("/sys/class/net", name, "brif").iterdir()):
+        # The kernel removes it together with the pod's network namespace, which it does at its leisure.
+        with suppress(ClusterError):
+            _ip("link", "delete", port)
+    _ip("link", "delete", name)
 
 
 def _routed_networks() -> list[ipaddress.IPv4Network]:

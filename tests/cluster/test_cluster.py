@@ -39,16 +39,16 @@ def wait_until(condition: Callable[[], bool], what: str, limit: float = _LIMIT) 
         time.sleep(0.1)
 
 
-def harness(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+def harness(*arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if key != DESCRIPTION}
     environment["PYTHONPATH"] = str(PACKAGE_PARENT)
     command = [sys.executable, "-m", "cluster", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=new_session)
 
 
 def running() -> tuple[subprocess.Popen[str], Cluster]:
     """A run whose command stays, in a process group of its own."""
-    process = harness("run", "--", *_STAY, start_new_session=True)
+    process = harness("run", "--", *_STAY, new_session=True)
     assert process.stdout is not None
     path = process.stdout.readline().strip()
     assert path, "the cluster did not start"
@@ -69,12 +69,17 @@ def processes_of(name: str) -> list[str]:
     return found
 
 
+def unplugged_cables() -> list[str]:
+    """The machine's ends of cables to pods whose bridge is gone. Those of other clusters are plugged in."""
+    return [path.name for path in Path("/sys/class/net").glob("veth*") if not (path / "master").exists()]
+
+
 def traces_of(name: str) -> dict[str, Any]:
     """Everything of a run that can be found on the machine."""
     traces = {
         "processes": processes_of(name),
         "mounts": [line for line in Path("/proc/self/mounts").read_text().splitlines() if name in line],
-        "interfaces": network.bridges(name) + [path.name for path in Path("/sys/class/net").glob("veth*")],
+        "interfaces": network.bridges(name) + unplugged_cables(),
         "network namespaces": [path.name for path in Path("/run/netns").glob("cni-*")],
         "cgroups": cgroups.existing(name),
         "folder": [str(path) for path in (Run(name).folder,) if path.exists()],
@@ -82,7 +87,7 @@ def traces_of(name: str) -> dict[str, Any]:
     return {kind: found for kind, found in traces.items() if found}
 
 
-def busybox(name: str, *command: str, **more: Any) -> dict[str, Any]:
+def busybox(name: str, *command: str, **more: object) -> dict[str, Any]:
     container = {"name": "main", "image": "podbroker.test/busybox:1", "command": list(command), **more}
     return {
         "apiVersion": "v1",
