@@ -6,6 +6,7 @@ starts no thread and opens no connection; ``podbroker.airflow`` is the provider 
 
 from __future__ import annotations
 
+from podbroker.client import Client
 from podbroker.event import (
     AttemptEnded,
     AttemptStarted,
@@ -56,6 +57,7 @@ from podbroker.execution import (
     Submission,
 )
 from podbroker.target import Check, CheckStatus, ServerInfo, Target, TargetHealth, TargetKind, TargetPlace
+from podbroker.watch import Checks, Watch
 
 __all__ = [
     "Attempt",
@@ -65,6 +67,8 @@ __all__ = [
     "CancelIntent",
     "Check",
     "CheckStatus",
+    "Checks",
+    "Client",
     "ConflictError",
     "ContainerInstance",
     "ContainerOutcome",
@@ -108,4 +112,5 @@ __all__ = [
     "TargetPlace",
     "UnavailableError",
     "UnsupportedError",
+    "Watch",
 ]

@@ -1,0 +1,128 @@
+//! What this process has: one runtime and the clients that share connections.
+//!
+//! Both are made at first use. Threads do not survive a fork, so a child makes its own, and whatever belonged to the
+//! parent's is leaked there: dropping it would wait for threads that do not exist. [`Owned`] sees to that.
+//!
+//! The runtime's threads block all signals, so that the system hands each signal to a thread of Python.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+use podbroker_client::Settings;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use tokio::runtime::{Builder, Runtime};
+
+/// Enough for a task process, which follows one execution, and for a triggerer, whose work is Python's.
+const WORKERS: usize = 2;
+
+/// Name resolution is all that blocks.
+const BLOCKING_THREADS: usize = 4;
+
+/// This process, as opposed to the ones that it was forked from.
+pub(crate) struct Process {
+    id: u32,
+    runtime: OnceLock<Runtime>,
+    clients: Mutex<HashMap<Settings, Weak<podbroker_client::Client>>>,
+}
+
+impl Process {
+    /// The one that runs this. Never freed, like its runtime: a thread may use either until the very end.
+    pub(crate) fn current(_py: Python<'_>) -> &'static Self {
+        static CURRENT: Mutex<Option<&'static Process>> = Mutex::new(None);
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        match *current {
+            Some(process) if process.is_current() => process,
+            _ => {
+                let process: &'static Self = Box::leak(Box::new(Self {
+                    id: std::process::id(),
+                    runtime: OnceLock::new(),
+                    clients: Mutex::default(),
+                }));
+                *current = Some(process);
+                process
+            }
+        }
+    }
+
+    /// Whether no fork lies between.
+    pub(crate) fn is_current(&self) -> bool {
+        self.id == std::process::id()
+    }
+
+    /// The runtime, made now if there is none yet.
+    pub(crate) fn runtime(&self, _py: Python<'_>) -> PyResult<&Runtime> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
+        // Attached to the interpreter, so no other thread makes one at the same time.
+        let runtime = with_signals_blocked(|| {
+            Builder::new_multi_thread()
+                .worker_threads(WORKERS)
+                .max_blocking_threads(BLOCKING_THREADS)
+                .thread_name("podbroker")
+                // For those that are started later, by whichever thread needs one.
+                .on_thread_start(block_signals)
+                .enable_all()
+                .build()
+        })
+        .map_err(|cause| PyRuntimeError::new_err(format!("no threads for the connections: {cause}")))?;
+        Ok(self.runtime.get_or_init(|| runtime))
+    }
+
+    /// A client with these settings; all that have the same ones share its connections.
+    pub(crate) fn client(
+        &'static self,
+        settings: &Settings,
+    ) -> Result<Owned<Arc<podbroker_client::Client>>, podbroker_client::Error> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(settings).and_then(Weak::upgrade) {
+            return Ok(self.own(client));
+        }
+        let client = Arc::new(podbroker_client::Client::new(settings.clone())?);
+        clients.retain(|_, client| client.strong_count() > 0);
+        clients.insert(settings.clone(), Arc::downgrade(&client));
+        Ok(self.own(client))
+    }
+
+    /// Ties a value to this process.
+    pub(crate) fn own<T>(&'static self, value: T) -> Owned<T> {
+        Owned { value: Some(value), process: self }
+    }
+}
+
+/// A value that is of no use in a child of the process that made it, and that a child leaks.
+pub(crate) struct Owned<T> {
+    value: Option<T>,
+    process: &'static Process,
+}
+
+impl<T> Owned<T> {
+    /// The value, unless a fork lies between.
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.value.as_ref().filter(|_| self.process.is_current())
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        if !self.process.is_current() {
+            std::mem::forget(self.value.take());
+        }
+    }
+}
+
+fn block_signals() {
+    // Fails for an invalid argument only.
+    let _ = SigSet::all().thread_block();
+}
+
+fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let done = work();
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask();
+    }
+    done
+}

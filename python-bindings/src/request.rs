@@ -1,0 +1,150 @@
+//! What Python hands in, as the contract's messages.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use podbroker_client::{ClientCertificate, Secret, Settings, Token, proto};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// `str | TargetPlace`.
+#[derive(FromPyObject)]
+pub(crate) enum Target {
+    /// A target's name.
+    Name(String),
+    /// Its parts.
+    Place { cluster: String, region: String, role_arn: String, namespace: String },
+}
+
+impl From<Target> for proto::TargetSelector {
+    fn from(target: Target) -> Self {
+        let selector = match target {
+            Target::Name(name) => proto::target_selector::Selector::Name(name),
+            Target::Place { cluster, region, role_arn, namespace } => {
+                let place = proto::TargetPlace { cluster, region, role_arn, namespace };
+                proto::target_selector::Selector::Place(place)
+            }
+        };
+        Self { selector: Some(selector) }
+    }
+}
+
+/// `podbroker.Policies`.
+#[derive(FromPyObject)]
+pub(crate) struct Policies {
+    start_deadline: Option<Duration>,
+    run_deadline: Option<Duration>,
+    finish: Option<String>,
+    ttl: Option<Duration>,
+    result: Option<String>,
+    result_max_bytes: Option<i32>,
+    deciding_containers: Vec<String>,
+    drain_deadline: Option<Duration>,
+}
+
+impl TryFrom<Policies> for proto::Policies {
+    type Error = PyErr;
+
+    fn try_from(policies: Policies) -> PyResult<Self> {
+        let action = word(policies.finish.as_deref(), "FINISH_ACTION_", proto::FinishAction::from_str_name)?;
+        let source = word(policies.result.as_deref(), "RESULT_SOURCE_", proto::ResultSource::from_str_name)?;
+        Ok(Self {
+            deadlines: Some(proto::Deadlines {
+                start: policies.start_deadline.map(duration).transpose()?,
+                run: policies.run_deadline.map(duration).transpose()?,
+            }),
+            finish: Some(proto::FinishPolicy {
+                action: action.unwrap_or_default().into(),
+                ttl: policies.ttl.map(duration).transpose()?,
+            }),
+            result: Some(proto::ResultPolicy {
+                source: source.unwrap_or_default().into(),
+                max_bytes: policies.result_max_bytes.unwrap_or_default(),
+            }),
+            deciding_containers: policies.deciding_containers,
+            infra_retry: None,
+            orphan: None,
+            drain_deadline: policies.drain_deadline.map(duration).transpose()?,
+        })
+    }
+}
+
+/// The states of a list's filter, from their names.
+pub(crate) fn states(names: &[String]) -> PyResult<Vec<i32>> {
+    let state = |name: &String| {
+        let state = word(Some(name), "EXECUTION_STATE_", proto::ExecutionState::from_str_name)?;
+        Ok(state.unwrap_or_default().into())
+    };
+    names.iter().map(state).collect()
+}
+
+/// A `timedelta`, as the contract has it.
+pub(crate) fn duration(duration: Duration) -> PyResult<prost_types::Duration> {
+    duration.try_into().map_err(|_| PyValueError::new_err("the timedelta is too long"))
+}
+
+/// Seconds as Python's `float`.
+pub(crate) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|cause| PyValueError::new_err(format!("{name} is {value} seconds: {cause}")))
+}
+
+/// A `datetime`, which must say its time zone.
+pub(crate) fn timestamp(name: &str, value: &Bound<'_, PyAny>) -> PyResult<prost_types::Timestamp> {
+    if value.getattr("tzinfo")?.is_none() {
+        return Err(PyValueError::new_err(format!("{name} needs a time zone, such as timezone.utc")));
+    }
+    let time: SystemTime = value.extract()?;
+    Ok(time.into())
+}
+
+/// The settings of a client, from the arguments of its constructor.
+pub(crate) struct Arguments {
+    pub(crate) address: String,
+    pub(crate) token: Option<String>,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) client_certificate_file: Option<PathBuf>,
+    pub(crate) client_key_file: Option<PathBuf>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) connect_timeout: f64,
+    pub(crate) call_timeout: f64,
+    pub(crate) retry_for: f64,
+}
+
+impl TryFrom<Arguments> for Settings {
+    type Error = PyErr;
+
+    fn try_from(arguments: Arguments) -> PyResult<Self> {
+        let token = match (arguments.token, arguments.token_file) {
+            (None, None) => None,
+            (Some(token), None) => Some(Token::Value(Secret::new(token))),
+            (None, Some(file)) => Some(Token::File(file)),
+            (Some(_), Some(_)) => return Err(PyValueError::new_err("token and token_file exclude each other")),
+        };
+        let client_certificate = match (arguments.client_certificate_file, arguments.client_key_file) {
+            (None, None) => None,
+            (Some(certificate_file), Some(key_file)) => Some(ClientCertificate { certificate_file, key_file }),
+            _ => return Err(PyValueError::new_err("client_certificate_file and client_key_file belong together")),
+        };
+        Ok(Self {
+            token,
+            ca_file: arguments.ca_file,
+            client_certificate,
+            server_name: arguments.server_name,
+            connect_timeout: seconds("connect_timeout", arguments.connect_timeout)?,
+            call_timeout: seconds("call_timeout", arguments.call_timeout)?,
+            retry_for: seconds("retry_for", arguments.retry_for)?,
+            ..Self::new(arguments.address)
+        })
+    }
+}
+
+/// A member of one of the enums of `podbroker`, whose value is the contract's name without its prefix.
+fn word<T>(name: Option<&str>, prefix: &str, parse: impl Fn(&str) -> Option<T>) -> PyResult<Option<T>> {
+    let parse = |name| {
+        parse(&format!("{prefix}{name}")).ok_or_else(|| PyValueError::new_err(format!("`{name}` cannot be asked for")))
+    };
+    name.map(parse).transpose()
+}
