@@ -1,7 +1,7 @@
 //! The calls.
 //!
 //! Each call has a deadline and is tried again where the contract says so: on UNAVAILABLE, on a broken connection, on a
-//! deadline, and on OVERLOADED with a delay. All calls are idempotent, SubmitExecution because its deadline is fixed
+//! deadline, and on OVERLOADED with a delay. All calls are idempotent, submit because its deadline is fixed
 //! before the first try and the very same bytes are sent again.
 
 use std::future::Future;
