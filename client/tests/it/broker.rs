@@ -57,7 +57,7 @@ pub(crate) struct Script {
 pub(crate) struct Seen {
     pub(crate) watches: Vec<proto::WatchExecutionRequest>,
     pub(crate) many: Vec<proto::WatchExecutionsRequest>,
-    /// The bytes of each SubmitExecution, as they came.
+    /// The bytes of each submit, as they came.
     pub(crate) submits: Vec<Vec<u8>>,
     pub(crate) gets: usize,
     pub(crate) authorizations: Vec<Option<String>>,
