@@ -189,8 +189,8 @@ class Brokers:
             port, admin_port = free_port(), free_port()
             config: dict[str, Any] = {
                 "instance": instance,
-                "listen": {"address": f"127.0.0.1:{port}"},
-                "admin": {"address": f"127.0.0.1:{admin_port}"},
+                "listen": f"127.0.0.1:{port}",
+                "admin_listen": f"127.0.0.1:{admin_port}",
                 "targets": [
                     {
                         "name": TARGET,

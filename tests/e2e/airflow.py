@@ -1,0 +1,239 @@
+"""A whole Airflow of the test's own: API server, scheduler and DAG processor as processes, tasks run as in production.
+
+The scheduler starts each task in a supervised process of its own (LocalExecutor), which loads the DAG file and talks to
+the API server; nothing is run in the process of the test. The database is SQLite in the folder of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from e2e.broker import free_port
+from e2e.waiting import wait_for
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+#: Seconds. Airflow takes about 8 on an idle machine with two cores.
+START_LIMIT: Final = 120.0
+FINAL: Final = frozenset({"success", "failed"})
+PARTS: Final = ("api-server", "scheduler", "dag-processor")
+
+
+@dataclass(kw_only=True)
+class Airflow:
+    """One installation in one folder."""
+
+    folder: Path
+    dags: Path
+    broker: str
+    """The broker's address, for the connection `podbroker_default`."""
+    target: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Nothing runs yet."""
+        self._port = free_port()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._token = ""
+
+    def __enter__(self) -> Self:
+        """Makes the database and starts all parts."""
+        try:
+            self._run("db", "migrate")
+            for part in PARTS:
+                self._start(part)
+            wait_for("Airflow to be healthy", self._is_healthy, within=START_LIMIT, every=0.2)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends all parts, tasks included: the parts first ask, then the kernel."""
+        for process in reversed(self._processes.values()):
+            process.terminate()
+        deadline = time.monotonic() + 15
+        for process in self._processes.values():
+            try:
+                process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                # A part that hangs takes its children along: it leads a session of its own.
+                os.killpg(process.pid, 9)
+                process.wait()
+
+    def trigger(self, dag: str, *, conf: dict[str, Any] | None = None) -> Run:
+        """Starts a run of a DAG, once the DAG is known."""
+        wait_for(f"the DAG {dag}", lambda: self._is_known(dag), within=START_LIMIT)
+        body = {"logical_date": None, "conf": conf or {}, "dag_run_id": f"run-{secrets.token_hex(4)}"}
+        answer = self.call("POST", f"dags/{dag}/dagRuns", body)
+        return Run(airflow=self, dag=dag, run=answer["dag_run_id"])
+
+    def import_errors(self) -> list[str]:
+        """What is wrong with the DAG files."""
+        return [one["stack_trace"] for one in self.call("GET", "importErrors")["import_errors"]]
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401  JSON
+        """One call of Airflow's API."""
+        if not self._token:
+            self._token = self._request("GET", "auth/token", None)["access_token"]
+        return self._request(method, f"api/v2/{path}", body)
+
+    def log(self, part: str) -> str:
+        """What a part has written."""
+        return (self.folder / f"{part}.log").read_text(errors="replace")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of every part."""
+        settings = {
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__DAGS_FOLDER": str(self.dags),
+            "CORE__EXECUTOR": "LocalExecutor",
+            "CORE__PARALLELISM": "4",
+            "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self._port}/execution/",
+            "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.folder / "passwords.json"),
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder}/airflow.db",
+            "LOGGING__BASE_LOG_FOLDER": str(self.folder / "logs"),
+            "API__HOST": "127.0.0.1",
+            "API__PORT": str(self._port),
+            "API__WORKERS": "1",
+            "API__SECRET_KEY": secrets.token_hex(16),
+            "API_AUTH__JWT_SECRET": _KEY,
+            "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+        }
+        place = urllib.parse.urlsplit(self.broker)
+        connection = {
+            "conn_type": "podbroker",
+            "host": place.hostname,
+            "port": place.port,
+            "schema": place.scheme,
+            "extra": {"target": self.target},
+        }
+        kept = {key: os.environ[key] for key in ("PATH", "LANG", "PYTHONPATH") if key in os.environ}
+        return {
+            **kept,
+            **{f"AIRFLOW__{key}": value for key, value in settings.items()},
+            "AIRFLOW_HOME": str(self.folder),
+            "AIRFLOW_CONN_PODBROKER_DEFAULT": json.dumps(connection),
+            # A fork of the scheduler must not end up in a proxy's hands.
+            "NO_PROXY": "127.0.0.1",
+            **self.environment,
+        }
+
+    def _run(self, *arguments: str) -> None:
+        with (self.folder / "setup.log").open("ab") as log:
+            command = [sys.executable, "-m", "airflow", *arguments]
+            subprocess.run(command, env=self.variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
+
+    def _start(self, part: str) -> None:
+        with (self.folder / f"{part}.log").open("ab") as log:
+            self._processes[part] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "airflow", part],
+                env=self.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _is_healthy(self) -> bool:
+        for part, process in self._processes.items():
+            if process.poll() is not None:
+                raise AssertionError(f"airflow {part} ended with {process.returncode}:\n{self.log(part)[-3000:]}")
+        try:
+            health = self._request("GET", "api/v2/monitor/health", None)
+        except (urllib.error.URLError, OSError):
+            return False
+        return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
+
+    def _is_known(self, dag: str) -> bool:
+        if errors := self.import_errors():
+            raise AssertionError("\n".join(errors))
+        try:
+            self.call("GET", f"dags/{dag}")
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return False
+            raise
+        return True
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:  # noqa: ANN401  JSON
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        data = json.dumps(body).encode() if body is not None else None
+        url = f"http://127.0.0.1:{self._port}/{path}"
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data=data, headers=headers, method=method), timeout=30
+        ) as answer:
+            return json.load(answer)
+
+
+#: Signs the tokens between the parts; any value that all parts share.
+_KEY: Final = secrets.token_hex(64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a DAG."""
+
+    airflow: Airflow
+    dag: str
+    run: str
+
+    @property
+    def state(self) -> str:
+        """The state of the run."""
+        return str(self.airflow.call("GET", self._path())["state"])
+
+    def finish(self, *, within: float = 180.0) -> str:
+        """Waits for its end and returns how it ended."""
+        return wait_for(f"{self.dag} to end", lambda: self.state in FINAL and self.state, within=within) or ""
+
+    def task(self, task: str) -> dict[str, Any]:
+        """A task of it."""
+        answer: dict[str, Any] = self.airflow.call("GET", self._path("taskInstances", task))
+        return answer
+
+    def set_state(self, task: str, state: str) -> None:
+        """Does what a person does who marks a task in the user interface."""
+        self.airflow.call("PATCH", self._path("taskInstances", task), {"new_state": state})
+
+    def value(self, task: str, key: str = "return_value") -> Any:  # noqa: ANN401  JSON
+        """What a task handed back."""
+        return self.airflow.call("GET", self._path("taskInstances", task, "xcomEntries", key))["value"]
+
+    def log(self, task: str, attempt: int = 1) -> list[str]:
+        """The lines of the task's log, as the worker wrote them."""
+        file = self.airflow.folder / f"logs/dag_id={self.dag}/run_id={self.run}/task_id={task}/attempt={attempt}.log"
+        if not file.exists():
+            return []
+        lines = []
+        for line in file.read_text(errors="replace").splitlines():
+            try:
+                lines.append(str(json.loads(line)["event"]))
+            except (ValueError, KeyError):
+                # A line that is being written.
+                continue
+        return lines
+
+    def _path(self, *more: str) -> str:
+        return "/".join(["dags", self.dag, "dagRuns", self.run, *more])
