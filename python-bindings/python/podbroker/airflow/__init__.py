@@ -1,0 +1,27 @@
+"""The Apache Airflow provider of podbroker.
+
+``RemotePodOperator`` takes the place of ``KubernetesPodOperator``; ``PodbrokerHook`` is the connection to the broker;
+``podbroker.airflow.exceptions`` is what a failed task raises. The names are imported when they are first used, so that
+Airflow can read the provider's description without loading the operator.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from podbroker.airflow.hook import PodbrokerHook
+    from podbroker.airflow.operator import RemotePodOperator
+
+__all__ = ["PodbrokerHook", "RemotePodOperator"]
+
+_HOMES = {"PodbrokerHook": "podbroker.airflow.hook", "RemotePodOperator": "podbroker.airflow.operator"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever is asked for
+    """Import a public name when it is first used."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -1,0 +1,137 @@
+"""Turns an outcome, or a refusal of the broker, into the exception that the task raises.
+
+Pure: it asks nobody. The table from failure class to exception has one row for each class, and a test says so. The
+message begins as the Kubernetes provider's does ("Pod x returned a failure."), then says why, then gives the container's
+own last words, since that is what a reader of the task log looks for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podbroker import (
+    CredentialsError,
+    ExpiredError,
+    FailureClass,
+    InvalidRequestError,
+    NotAllowedError,
+    NotAuthenticatedError,
+    NotFoundError,
+    PodbrokerError,
+    QuotaError,
+    RefusedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from podbroker.airflow import exceptions as ex
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from podbroker import ContainerOutcome, Outcome
+
+__all__ = ["BY_CLASS", "container_of", "exception_of_error", "exception_of_outcome"]
+
+BY_CLASS: dict[FailureClass, type[ex.RemotePodError]] = {
+    FailureClass.UNKNOWN: ex.RemotePodError,
+    FailureClass.APPLICATION: ex.RemotePodFailed,
+    FailureClass.OUT_OF_MEMORY: ex.RemotePodOutOfMemory,
+    FailureClass.DEADLINE: ex.RemotePodDeadlineExceeded,
+    FailureClass.START_DEADLINE: ex.RemotePodStartTimeout,
+    FailureClass.EVICTED: ex.RemotePodEvicted,
+    FailureClass.PREEMPTED: ex.RemotePodPreempted,
+    FailureClass.SPOT_INTERRUPTED: ex.RemotePodSpotInterrupted,
+    FailureClass.NODE_LOST: ex.RemotePodNodeLost,
+    FailureClass.IMAGE_PULL: ex.RemotePodImagePullFailed,
+    FailureClass.UNSCHEDULABLE: ex.RemotePodUnschedulable,
+    FailureClass.INVALID_SPEC: ex.RemotePodInvalidSpec,
+    FailureClass.ADMISSION_DENIED: ex.RemotePodAdmissionDenied,
+    FailureClass.QUOTA: ex.RemotePodQuotaExceeded,
+    FailureClass.POD_DELETED: ex.RemotePodDeleted,
+    FailureClass.CANCELLED_BY_CALLER: ex.RemotePodCancelled,
+    FailureClass.ORPHANED: ex.RemotePodOrphaned,
+    FailureClass.BROKER: ex.RemotePodBrokerFault,
+}
+
+# The first row that fits wins, so a subclass stands before its base.
+_BY_ERROR: tuple[tuple[type[PodbrokerError], type[ex.RemotePodError]], ...] = (
+    (InvalidRequestError, ex.RemotePodInvalidSpec),
+    (UnsupportedError, ex.RemotePodInvalidSpec),
+    (NotAuthenticatedError, ex.RemotePodNotAllowed),
+    (NotAllowedError, ex.RemotePodNotAllowed),
+    (ExpiredError, ex.RemotePodLost),
+    (CredentialsError, ex.RemotePodCredentialsRefused),
+    (QuotaError, ex.RemotePodQuotaExceeded),
+    (RefusedError, ex.RemotePodRefused),
+    (UnavailableError, ex.RemotePodBrokerUnavailable),
+)
+
+
+def container_of(outcome: Outcome, name: str) -> ContainerOutcome | None:
+    """Find how one container ended, by its name in the pod."""
+    return next((container for container in outcome.containers if container.container == name), None)
+
+
+def exception_of_outcome(
+    outcome: Outcome,
+    *,
+    pod_name: str,
+    base_container: str,
+    execution_name: str = "",
+    last_lines: Sequence[str] = (),
+    pod_spec: str = "",
+) -> ex.RemotePodError:
+    """Make the exception for an outcome that is not a success.
+
+    ``last_lines`` are lines of the base container, oldest first; ``pod_spec`` is added as it is when it is not empty.
+    """
+    failure_class = outcome.failure_class or FailureClass.UNKNOWN
+    base = container_of(outcome, base_container)
+    exit_code = outcome.exit_code
+    if exit_code is None and base is not None:
+        exit_code = base.exit_code
+    parts = [f"Pod {pod_name} returned a failure.", _why(outcome, failure_class, exit_code)]
+    if base is not None and base.message:
+        parts.append(f"Termination message of container {base_container}:\n{base.message}")
+    if last_lines:
+        parts.append(f"Last lines of container {base_container}:\n" + "\n".join(f"  {line}" for line in last_lines))
+    if execution_name:
+        parts.append(f"Execution: {execution_name}")
+    if pod_spec:
+        parts.append(f"remote_pod: {pod_spec}")
+    error = BY_CLASS[failure_class]("\n".join(part for part in parts if part))
+    error.execution_name = execution_name
+    error.outcome = outcome
+    if isinstance(error, ex.RemotePodFailed):
+        error.exit_code = exit_code
+    return error
+
+
+def exception_of_error(error: PodbrokerError, *, doing: str, execution_name: str = "") -> ex.RemotePodError:
+    """Make the exception for a call that the broker could not or would not do; ``doing`` says which."""
+    kind: type[ex.RemotePodError] = ex.RemotePodBrokerFault
+    if isinstance(error, NotFoundError) and error.reason == "NO_SUCH_EXECUTION":
+        kind = ex.RemotePodLost
+    elif isinstance(error, NotFoundError) and not isinstance(error, ExpiredError):
+        kind = ex.RemotePodRefused
+    else:
+        kind = next((made for raised, made in _BY_ERROR if isinstance(error, raised)), kind)
+        if error.reason == "ADMISSION_DENIED":
+            kind = ex.RemotePodAdmissionDenied
+    words = [f"{doing}: {error}"]
+    words += [f"  {violation.field}: {violation.description}" for violation in error.field_violations]
+    if error.request_id:
+        words.append(f"Request id, for the broker's log: {error.request_id}")
+    made = kind("\n".join(words))
+    made.execution_name = execution_name
+    return made
+
+
+def _why(outcome: Outcome, failure_class: FailureClass, exit_code: int | None) -> str:
+    words = [failure_class.value]
+    if outcome.reason and outcome.reason.upper() != failure_class.value:
+        words.append(f"({outcome.reason})")
+    if exit_code is not None:
+        words.append(f"with exit code {exit_code}")
+    why = " ".join(words)
+    return f"{why}: {outcome.message}" if outcome.message else f"{why}."

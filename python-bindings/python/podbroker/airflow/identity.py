@@ -1,0 +1,99 @@
+"""How a task instance is called at the broker: its execution id, its labels and its target.
+
+On Airflow 3 the task instance's own id makes the name unique: it stays over reschedule and redelivery and is new after a
+retry or a clear. On 2.11 there is none; there the dag run's database id takes its place, because a run id may be used
+again when a dag run was deleted. The readable part in front is for people only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from podbroker import TargetPlace
+from podbroker.airflow._compat import make_safe_label_value
+
+if TYPE_CHECKING:
+    from podbroker.airflow._compat import Context
+
+__all__ = [
+    "MAX_ID_LENGTH",
+    "execution_id",
+    "execution_labels",
+    "execution_name",
+    "group_labels",
+    "target_selector",
+]
+
+MAX_ID_LENGTH = 200
+"""Characters of an execution id; from the contract (SubmitExecutionRequest.execution_id)."""
+
+_SLUG_LENGTH = 50
+_DEPLOYMENT_LENGTH = 40
+_HASH_LENGTH = 8
+_PLACE_PARTS = ("cluster", "region", "role_arn", "namespace")
+
+
+def execution_id(context: Context, *, deployment_id: str) -> str:
+    """Name the execution of this try of the task instance; the same for each process that works on the try."""
+    ti: Any = context["ti"]
+    parts = [_slug(ti.dag_id, _SLUG_LENGTH), _slug(ti.task_id, _SLUG_LENGTH), _slug(deployment_id, _DEPLOYMENT_LENGTH)]
+    unique = getattr(ti, "id", None)
+    if unique is not None:
+        parts.append(str(unique))
+    else:
+        dag_run: Any = context["dag_run"]
+        parts += [str(dag_run.id), str(ti.map_index), str(ti.try_number)]
+    return ".".join(parts)
+
+
+def execution_labels(context: Context, *, deployment_id: str) -> dict[str, str]:
+    """Label the execution, so that a later try of the task instance finds it."""
+    ti: Any = context["ti"]
+    labels = group_labels(context, deployment_id=deployment_id)
+    labels["try_number"] = str(ti.try_number)
+    max_tries = getattr(ti, "max_tries", None)
+    if max_tries is not None:
+        labels["max_tries"] = str(max_tries)
+    return labels
+
+
+def group_labels(context: Context, *, deployment_id: str) -> dict[str, str]:
+    """Give the labels that all tries of the task instance share."""
+    ti: Any = context["ti"]
+    values = {
+        "deployment": deployment_id,
+        "dag_id": ti.dag_id,
+        "run_id": ti.run_id,
+        "task_id": ti.task_id,
+        "map_index": str(ti.map_index if ti.map_index is not None and ti.map_index >= 0 else "none"),
+    }
+    return {key: make_safe_label_value(str(value)) for key, value in values.items()}
+
+
+def execution_name(target: str | TargetPlace, execution_id: str) -> str | None:
+    """Address the execution without asking the broker; None when the target is known by its parts only."""
+    return f"targets/{target}/executions/{execution_id}" if isinstance(target, str) else None
+
+
+def target_selector(target: str | Mapping[str, str] | None) -> str | TargetPlace | None:
+    """Read the operator's ``target``: a target's name, or its parts."""
+    if isinstance(target, Mapping):
+        unknown = sorted(set(target) - set(_PLACE_PARTS))
+        if unknown or not any(target.values()):
+            message = f"target must have some of the keys {', '.join(_PLACE_PARTS)}, and no other: {dict(target)}"
+            raise ValueError(message)
+        return TargetPlace(**{key: str(value) for key, value in target.items() if value})
+    return target or None
+
+
+def _slug(text: str, limit: int) -> str:
+    """Reduce a text to the characters and the length of an id; a hash tells two texts apart that would look the same."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(text)).lstrip("._-")
+    if slug == text and len(slug) <= limit:
+        return slug
+    mark = hashlib.sha256(str(text).encode()).hexdigest()[:_HASH_LENGTH]
+    kept = slug[: limit - _HASH_LENGTH - 1]
+    return f"{kept}-{mark}" if kept else mark

@@ -1,0 +1,75 @@
+"""Reads the value that a pod handed back, and hands the place in the stream from one process of a task to the next.
+
+A value that was asked for and did not arrive whole is an error of its own, raised only when the pod itself succeeded. A
+file that the pod never wrote means None, as with upstream.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any
+
+from podbroker.airflow.exceptions import RemotePodResultError
+
+if TYPE_CHECKING:
+    from podbroker.airflow._compat import Context, Logger
+    from podbroker.airflow.pump import Pump
+
+__all__ = ["read_result", "save_position", "take_position"]
+
+POSITION_KEY = "podbroker_position"
+"""Where the task state store of Airflow 3.3 keeps the place in the stream over a reschedule. Processes of two versions
+may meet here, so the name and the two keys below stay."""
+
+SHOWN_CHARACTERS = 200
+"""How much of a broken value an error repeats."""
+
+
+def read_result(follow: Pump, *, log: Logger) -> tuple[Any, RemotePodResultError | None]:
+    """Give the value, and what is wrong with it."""
+    result = follow.result
+    if result is None:
+        return None, _problem(follow, "The broker sent no result, although the task asks for one")
+    if result.problem:
+        if follow.result_missing:
+            log.info("The pod wrote no result: %s", result.problem)
+            return None, None
+        return None, _problem(follow, f"The pod's result cannot be had: {result.problem}")
+    if not result.content.strip():
+        log.info("The pod's result file is empty.")
+        return None, None
+    try:
+        return json.loads(result.content), None
+    except ValueError as error:
+        shown = result.content[:SHOWN_CHARACTERS].decode("utf-8", errors="backslashreplace")
+        return None, _problem(follow, f"The pod's result is not JSON ({error}). It begins with: {shown}")
+
+
+def save_position(context: Context, *, name: str, cursor: bytes) -> None:
+    """Keep the place in the stream for the next process of the task, where Airflow has a place for it (3.3 and later)."""
+    store: Any = context.get("task_state_store")
+    if store is not None and cursor:
+        store.set(POSITION_KEY, {"name": name, "cursor": base64.b64encode(cursor).decode("ascii")})
+
+
+def take_position(context: Context, *, name: str) -> bytes:
+    """Read the place in the stream that an earlier process kept; empty when there is none for this execution."""
+    store: Any = context.get("task_state_store")
+    if store is None:
+        return b""
+    kept = store.get(POSITION_KEY)
+    if not isinstance(kept, dict) or kept.get("name") != name:
+        return b""
+    try:
+        return base64.b64decode(str(kept.get("cursor", "")), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _problem(follow: Pump, message: str) -> RemotePodResultError:
+    error = RemotePodResultError(message)
+    error.execution_name = follow.execution.name
+    error.outcome = follow.outcome
+    return error

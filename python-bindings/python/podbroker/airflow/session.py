@@ -1,0 +1,285 @@
+"""One execution as a task process deals with it: made or found, followed, cancelled, released.
+
+It holds the request, so that it can be repeated unchanged, and what the broker answered. A broker that does not answer is
+asked again for a while; in between ``checkpoint`` may raise, so that a task that was told to end does not wait for it.
+Nothing here knows Airflow's context; what an answer means for the task is the operator's business.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from podbroker import ConflictError, NotFoundError, PodbrokerError, QuotaError, UnavailableError
+from podbroker.airflow.failure import exception_of_error
+from podbroker.airflow.identity import execution_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from podbroker import Execution, ExecutionPage, Policies, Submission, TargetPlace
+    from podbroker.airflow._compat import Logger
+    from podbroker.airflow.pump import WatchProtocol
+
+__all__ = ["ClientProtocol", "Request", "Session", "ask", "new_request"]
+
+SUBMIT_WINDOW = timedelta(minutes=10)
+"""Nothing is created after so long; as the broker's own default."""
+
+ANSWER_SECONDS = 120.0
+"""How long a broker that is away is waited for at submit: longer than a rolling update of it takes."""
+
+RELEASE_SECONDS = 30.0
+"""How long a release is tried. If it fails, the execution's ttl does the same later."""
+
+CANCEL_SECONDS = 3.0
+"""How long a cancel is tried: the supervisor gives a killed task 5 s."""
+
+PAUSE_SECONDS = 1.0
+"""Between two calls to a broker that is away; the client itself has backed off before."""
+
+PAGE_SIZE = 200
+
+T = TypeVar("T")
+
+
+class ClientProtocol(Protocol):
+    """What the session needs of ``podbroker.Client``."""
+
+    def submit(
+        self,
+        *,
+        target: str | TargetPlace,
+        execution_id: str,
+        pod: Mapping[str, Any],
+        submit_before: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        policies: Policies | None = None,
+        must_exist: bool = False,
+    ) -> Submission:
+        """Start an execution, or find it."""
+
+    def get(self, name: str, *, full: bool = False) -> Execution:
+        """Read an execution."""
+
+    def list(
+        self, target: str | TargetPlace, *, labels: Mapping[str, str] | None = None, page_size: int, page_token: str
+    ) -> ExecutionPage:
+        """List executions."""
+
+    def cancel(self, name: str, *, claim: str = "", reason: str = "") -> Execution:
+        """Ask for an execution's end."""
+
+    def release(self, name: str, *, claim: str = "") -> Execution:
+        """Say that its outcome was taken over."""
+
+    def watch(
+        self, name: str, *, cursor: bytes = b"", logs: bool = True, containers: tuple[str, ...] = ()
+    ) -> WatchProtocol:
+        """Follow an execution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is submitted; repeated unchanged."""
+
+    target: str | TargetPlace
+    execution_id: str
+    pod: Mapping[str, Any]
+    labels: Mapping[str, str]
+    policies: Policies
+    submit_before: datetime
+
+
+def ask(do: Callable[[], T], *, seconds: float, checkpoint: Callable[[], None] | None = None) -> T:
+    """Make a call, again and again for ``seconds`` while nobody answers. ``checkpoint`` may raise before each try."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if checkpoint is not None:
+            checkpoint()
+        try:
+            return do()
+        except QuotaError:
+            raise
+        except UnavailableError:
+            if time.monotonic() + PAUSE_SECONDS >= deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
+
+
+class Session:
+    """The execution of one task try, or the one that it adopted."""
+
+    def __init__(
+        self, *, client: ClientProtocol, request: Request, log: Logger, checkpoint: Callable[[], None]
+    ) -> None:
+        """Prepare; nothing is sent yet."""
+        self._client = client
+        self._request = request
+        self._log = log
+        self.checkpoint = checkpoint
+        self._claim = ""
+        self._sent = False
+        self.execution: Execution | None = None
+
+    @property
+    def name(self) -> str:
+        """The broker's address of the execution; empty while none is known."""
+        return self.execution.name if self.execution is not None else ""
+
+    def submit(self, *, look_first: bool) -> Execution:
+        """Start the execution, or find the one that an earlier process of this try started.
+
+        ``look_first``: an earlier process has been here, maybe longer ago than the submit window.
+        """
+        try:
+            try:
+                submission = self._submit(look_first=look_first)
+            except ConflictError:
+                execution = self.adopt(self._own())
+                self._log.warning(
+                    "Execution %s exists, and its request differs from the one of now: following it as it is", self.name
+                )
+                return execution
+        except PodbrokerError as error:
+            raise exception_of_error(error, doing="The pod was not started") from error
+        self._claim = submission.claim
+        self.execution = submission.execution
+        if not submission.created:
+            self._log.info("Going on with execution %s, which exists already", self.name)
+        return self.execution
+
+    def adopt(self, execution: Execution) -> Execution:
+        """Follow an execution that this process did not start."""
+        self._claim = ""
+        self.execution = execution
+        return execution
+
+    def earlier(self, labels: Mapping[str, str]) -> list[Execution]:
+        """List the executions that have the labels."""
+        found: list[Execution] = []
+        token = ""
+        while True:
+            try:
+                page = self._ask_page(labels, token)
+            except PodbrokerError as error:
+                raise exception_of_error(error, doing="Earlier executions cannot be listed") from error
+            found += page.executions
+            token = page.next_page_token
+            if not token:
+                return found
+
+    def read(self) -> Execution | None:
+        """Read the execution with its pod; None when it is gone or nobody answers."""
+        if self.execution is None:
+            return None
+        try:
+            return ask(lambda: self._client.get(self.name, full=True), seconds=RELEASE_SECONDS)
+        except PodbrokerError as error:
+            self._log.warning("The pod of %s cannot be read: %s", self.name, error)
+            return None
+
+    def cancel(self, reason: str) -> bool:
+        """Ask for the execution's end. True when the broker has it. Settles a submit whose answer was lost before."""
+        try:
+            if self.execution is None:
+                self._settle()
+            ask(lambda: self._client.cancel(self.name, claim=self._claim, reason=reason), seconds=CANCEL_SECONDS)
+        except NotFoundError:
+            return True
+        except PodbrokerError as error:
+            self._log.error("Execution %s could not be cancelled and may run on: %s", self.name or "of this try", error)  # noqa: TRY400
+            return False
+        self._log.info("Execution %s is being cancelled: %s", self.name, reason)
+        return True
+
+    def release(self) -> None:
+        """Say that the outcome was taken over, so that the finish policy applies. Never fails the task."""
+        try:
+            ask(lambda: self._client.release(self.name, claim=self._claim), seconds=RELEASE_SECONDS)
+        except NotFoundError:
+            return
+        except PodbrokerError as error:
+            self._log.warning("Execution %s was not released; its ttl will do: %s", self.name, error)
+
+    def other(self, execution: Execution) -> Session:
+        """Make a session on another execution of the same target."""
+        session = Session(client=self._client, request=self._request, log=self._log, checkpoint=self.checkpoint)
+        session.adopt(execution)
+        return session
+
+    def watch(self, *, cursor: bytes, containers: tuple[str, ...] | None) -> WatchProtocol:
+        """Follow the execution. ``containers`` is empty for all of them, None for no lines."""
+        return self._client.watch(self.name, cursor=cursor, logs=containers is not None, containers=containers or ())
+
+    def _submit(self, *, look_first: bool) -> Submission:
+        if look_first:
+            try:
+                return ask(lambda: self._send(must_exist=True), seconds=ANSWER_SECONDS, checkpoint=self.checkpoint)
+            except NotFoundError as error:
+                if error.reason == "NO_SUCH_TARGET":
+                    raise
+        return ask(lambda: self._send(must_exist=False), seconds=ANSWER_SECONDS, checkpoint=self.checkpoint)
+
+    def _send(self, *, must_exist: bool) -> Submission:
+        self._sent = self._sent or not must_exist
+        return self._client.submit(
+            target=self._request.target,
+            execution_id=self._request.execution_id,
+            pod=self._request.pod,
+            submit_before=self._request.submit_before,
+            labels=self._request.labels,
+            policies=self._request.policies,
+            must_exist=must_exist,
+        )
+
+    def _settle(self) -> None:
+        """Find out what became of the submit.
+
+        One that was sent may still arrive; only repeating it makes sure that there is something to cancel.
+        """
+        must_exist = not self._sent
+        try:
+            submission = ask(lambda: self._send(must_exist=must_exist), seconds=CANCEL_SECONDS)
+        except ConflictError:
+            self.adopt(self._own())
+        else:
+            self.execution, self._claim = submission.execution, submission.claim
+
+    def _own(self) -> Execution:
+        """Read the execution that has the id of this try, whatever its request was."""
+        name = execution_name(self._request.target, self._request.execution_id)
+        if name is not None:
+            return ask(lambda: self._client.get(name), seconds=CANCEL_SECONDS)
+        for execution in self.earlier({}):
+            if execution.execution_id == self._request.execution_id:
+                return execution
+        message = f"Execution {self._request.execution_id} is not listed"
+        raise NotFoundError(message, reason="NO_SUCH_EXECUTION")
+
+    def _ask_page(self, labels: Mapping[str, str], token: str) -> ExecutionPage:
+        return ask(
+            lambda: self._client.list(self._request.target, labels=labels, page_size=PAGE_SIZE, page_token=token),
+            seconds=ANSWER_SECONDS,
+            checkpoint=self.checkpoint,
+        )
+
+
+def new_request(
+    *,
+    target: str | TargetPlace,
+    execution_id: str,
+    pod: Mapping[str, Any],
+    labels: Mapping[str, str],
+    policies: Policies,
+) -> Request:
+    """Fix a request at this moment: its submit window begins now."""
+    return Request(
+        target=target,
+        execution_id=execution_id,
+        pod=pod,
+        labels=labels,
+        policies=policies,
+        submit_before=datetime.now(tz=timezone.utc) + SUBMIT_WINDOW,
+    )
