@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,13 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments[:split])
     options.rest = arguments[split + 1 :]
     act: Callable[[argparse.Namespace], int] = options.act
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        # A build that is told to end shall clean up after itself.
+        signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         return act(options)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except ClusterError as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 1
@@ -56,7 +62,7 @@ def _user(options: argparse.Namespace) -> int:
 
 
 def _component(options: argparse.Namespace) -> int:
-    _chosen(options.name).component(options.component, options.action)
+    _chosen(options.name).component(options.component, options.action, *options.rest)
     return 0
 
 
@@ -91,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     user = add("user", _user, "Make a kubeconfig for a user and print its path.")
     user.add_argument("user")
     user.add_argument("--group", action="append", default=[], help="can be repeated; default: system:masters")
-    component = add("component", _component, "Do something to one component: a fault, and its end.")
+    component = add(
+        "component", _component, "Do something to one component; arguments after -- are added to its command line."
+    )
     component.add_argument("action", choices=["start", "stop", "restart", "kill", "pause", "resume"])
     component.add_argument("component")
     for command in (kubectl, user, component):

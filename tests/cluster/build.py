@@ -68,6 +68,8 @@ def build() -> Path:
     go = _find_go()
     target.parent.mkdir(parents=True, exist_ok=True)
     with _build_lock(target.parent / "build.lock"):
+        for abandoned in target.parent.glob("cluster-*.partial-*"):
+            abandoned.unlink()
         # Another clone may have built it while this one waited for the lock.
         if not target.exists():
             _compile(go, target)
@@ -107,7 +109,12 @@ def _compile(go: str, target: Path) -> None:
         command = [go, "build", "-v", *_FLAGS, "-o", str(partial), "."]
         with subprocess.Popen(command, cwd=SOURCE, env=environment, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
-            complaints = _follow(process.stderr, total, start)
+            try:
+                complaints = _follow(process.stderr, total, start)
+            except BaseException:
+                # Else leaving this block would wait for the build's end.
+                process.terminate()
+                raise
         if process.returncode != 0:
             raise ClusterError("the cluster's program does not build:\n" + "\n".join(complaints[-30:]))
         # The name appears only with the complete file behind it.

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from .errors import ClusterError
 
+#: What the kubelet looks for in version 2, as far as the machine has it.
+_CONTROLLERS = frozenset({"cpu", "cpuset", "hugetlb", "memory", "pids"})
+
 #: Seconds. The kernel empties a cgroup a moment after its last process has ended.
 _REMOVAL_LIMIT = 30.0
 _POLL_INTERVAL = 0.05
@@ -26,8 +29,13 @@ def hierarchies() -> list[Path]:
 
 
 def create(name: str) -> None:
-    """Makes the cgroup in every hierarchy; the kubelet requires that its root is there."""
+    """Makes the cgroup in every hierarchy; the kubelet requires that its root is there, with these controllers."""
     for hierarchy in hierarchies():
+        available = hierarchy / "cgroup.controllers"  # only in version 2, where a child has what its parent passes on
+        for controller in _CONTROLLERS.intersection(available.read_text().split() if available.exists() else ()):
+            # Refused inside a container whose root cgroup holds processes; the kubelet then says what it lacks.
+            with suppress(OSError):
+                (hierarchy / "cgroup.subtree_control").write_text(f"+{controller}")
         (hierarchy / name).mkdir(exist_ok=True)
 
 

@@ -46,12 +46,13 @@ class Component:
     failure: str | None = None
     _ending: bool = field(default=False, repr=False)
 
-    def start(self) -> None:
-        """Starts the program in a session of its own, with an environment of its own.
+    def start(self, *arguments: str) -> None:
+        """Starts the program in a session of its own, with an environment of its own, and this once more arguments.
 
         The environment holds nothing of the caller's: a proxy, a KUBECONFIG or an AWS profile set there would change
         what the cluster does.
         """
+        command = [*self.command, *arguments]
         environment = {"PATH": PATH, "HOME": str(self.log.parent), **self.environment}
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         actions = [
@@ -60,9 +61,7 @@ class Component:
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
         self.failure, self._ending = None, False
-        self.pid = os.posix_spawn(
-            self.command[0], self.command, environment, file_actions=actions, setsid=True, setsigmask=[]
-        )
+        self.pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True, setsigmask=[])
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal, if the program runs."""

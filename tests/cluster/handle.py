@@ -66,16 +66,17 @@ class Cluster:
             raise ClusterError(f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}")
         return done.stdout
 
-    def component(self, name: str, action: str) -> None:
+    def component(self, name: str, action: str, *arguments: str) -> None:
         """Does one of start, stop, restart, kill, pause, resume to a component.
 
-        `stop` and `kill` return when its process has ended, `start` and `restart` when it is ready again.
+        `stop` and `kill` return when its process has ended, `start` and `restart` when it is ready again. Arguments
+        are added to the command line of that start only, so the next one takes them back.
         """
         self._require_own("components can be stopped and started")
         if action == "restart":
             self._control(name, "stop")
             action = "start"
-        self._control(name, action)
+        self._control(name, action, *arguments)
         if action == "start":
             deadline = time.monotonic() + _LIMIT
             while not self._control(name, "ready")["ready"]:
@@ -100,12 +101,13 @@ class Cluster:
                         events[event["auditID"]] = event
         return list(events.values())
 
-    def _control(self, component: str, action: str) -> dict[str, Any]:
+    def _control(self, component: str, action: str, *arguments: str) -> dict[str, Any]:
+        request = {"action": action, "component": component, "arguments": arguments}
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_LIMIT)
             connection.connect(self.facts["control_socket"])
             with connection.makefile("rw") as stream:
-                print(json.dumps({"action": action, "component": component}), file=stream, flush=True)
+                print(json.dumps(request), file=stream, flush=True)
                 answer: dict[str, Any] = json.loads(stream.readline() or '{"error": "no answer"}')
         if "error" in answer:
             raise ClusterError(answer["error"])

@@ -142,12 +142,12 @@ class Inside:
             connection.settimeout(_STOP_LIMIT)
             try:
                 request = json.loads(stream.readline())
-                answer = self._act(request["action"], request["component"])
+                answer = self._act(request["action"], request["component"], request["arguments"])
                 print(json.dumps(answer), file=stream, flush=True)
             except (OSError, ValueError, KeyError) as error:
                 print(f"a request on the control socket failed: {error!r}", file=sys.stderr, flush=True)
 
-    def _act(self, action: str, name: str) -> dict[str, Any]:
+    def _act(self, action: str, name: str, arguments: list[str]) -> dict[str, Any]:
         component = next((component for component in self._components if component.name == name), None)
         if component is None:
             return {"error": f"no component {name}; there are {', '.join(c.name for c in self._components)}"}
@@ -155,7 +155,7 @@ class Inside:
             return {"ready": component.pid is not None and component.ready()}
         if action == "start":
             if component.pid is None:
-                component.start()
+                component.start(*arguments)
         elif action == "stop":
             self._stop(component)
         elif action == "kill":

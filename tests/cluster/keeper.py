@@ -41,7 +41,8 @@ READY = b"r"
 #: Seconds the command gets to clean up after itself once it was told to end.
 _COMMAND_LIMIT = 60.0
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGTTOU)
+#: The keeper is woken by these and decides by itself what they mean.
+_HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,10 @@ class Keeper:
         read, write = os.pipe()
         os.set_blocking(read, False)
         os.set_blocking(write, False)
-        for number in _SIGNALS:
+        for number in _HEARD:
             signal.signal(number, lambda _number, _frame: None)
+        # Some terminals stop whoever writes from the background, which is where the keeper is.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         signal.set_wakeup_fd(write)
         return read
@@ -199,7 +202,9 @@ class Keeper:
         if pass_on:
             with suppress(ProcessLookupError):
                 os.kill(self._command, number)
-        if self._kill_command_at is None:
+        # A person at the terminal may want to interrupt what runs in the command and go on, as in a Python shell.
+        patient = number == signal.SIGINT and not pass_on
+        if self._kill_command_at is None and not patient:
             self._kill_command_at = time.monotonic() + _COMMAND_LIMIT
 
     def _on_signal(self, descriptor: int) -> None:
@@ -279,7 +284,8 @@ def _clean_up(run: Run, status: int) -> None:
         target = Path(folder) / run.name
         shutil.copytree(run.logs, target, dirs_exist_ok=True)
         say(f"the cluster's logs are in {target}")
-    leftovers.remove(run)
+    with leftovers.machine_lock():
+        leftovers.remove(run)
 
 
 def _tail(log: Path) -> str:

@@ -22,7 +22,7 @@ _MACHINE_LOCK = Path("/run/podbroker-test-cluster.lock")
 
 @contextmanager
 def machine_lock() -> Iterator[None]:
-    """Held while a run is being claimed or judged, so that nobody takes one that is half made for one left behind."""
+    """Held while a run is made, judged or removed, so that nobody takes one that is half there for one left behind."""
     with _MACHINE_LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -38,7 +38,7 @@ def claim(run: Run, *, program: Path, plugins: Path) -> tuple[Plan, Ownership]:
         except FileExistsError:
             raise ClusterError(f"{run.folder} is in use") from None
         try:
-            ownership = Ownership.take_new(run)
+            ownership = Ownership.take(run)
             plan = Plan(
                 program=str(program),
                 plugins=str(plugins),
@@ -66,7 +66,10 @@ def sweep() -> list[str]:
 
 
 def remove(run: Run) -> None:
-    """Removes everything that bears the run's name. Its processes and mounts have gone with its namespaces."""
+    """Removes everything that bears the run's name. Its processes and mounts have gone with its namespaces.
+
+    To be called under `machine_lock`: two who remove the same would stumble over each other.
+    """
     cgroups.remove(run.cgroup)
     network.remove_bridge(run.bridge)
     # Last, because it holds the lock: as long as the folder is there, somebody will come back to finish this.

@@ -7,6 +7,7 @@ import secrets
 import signal
 import sys
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -38,7 +39,7 @@ def run(command: list[str]) -> int:
 def up(name: str) -> int:
     """Starts a cluster that stays until `down`."""
     chosen = Run.named(name)
-    if chosen.description.exists() and is_alive(chosen):
+    if chosen.description.exists() and _is_alive(chosen):
         print(f"cluster: {chosen.name} is up already", file=sys.stderr)
     elif status := _keep(chosen, None):
         return status
@@ -52,11 +53,11 @@ def down(name: str) -> int:
     if not chosen.folder.exists():
         print(f"cluster: {chosen.name} is not up", file=sys.stderr)
         return 0
-    if is_alive(chosen):
+    if _is_alive(chosen):
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((chosen.folder / "keeper.pid").read_text()), signal.SIGTERM)
         deadline = time.monotonic() + _DOWN_LIMIT
-        while chosen.folder.exists() and is_alive(chosen):
+        while _is_alive(chosen):
             if time.monotonic() > deadline:
                 raise ClusterError(f"{chosen.name} does not end; its log: {chosen.logs / 'keeper.log'}")
             time.sleep(_POLL_INTERVAL)
@@ -80,6 +81,11 @@ def sweep() -> int:
     for name in leftovers.sweep():
         print(f"removed {name}")
     return 0
+
+
+def _is_alive(chosen: Run) -> bool:
+    with leftovers.machine_lock():
+        return is_alive(chosen)
 
 
 def _run_with_given(kubeconfig: Path, command: list[str]) -> NoReturn:
@@ -121,6 +127,8 @@ def _keep(chosen: Run, command: list[str] | None) -> int:
         code = 1
         try:
             code = keeper.main(assignment)
+        except BaseException:  # noqa: BLE001  this process must not go on as if it were the harness
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -133,6 +141,7 @@ def _keep(chosen: Run, command: list[str] | None) -> int:
 
 def _await_ready(pid: int, control: int, status_read: int) -> int:
     # A signal now ends this process, and the keeper with it, which reads the end of the control pipe.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     if os.read(status_read, 1) == keeper.READY:
         os.write(control, bytes([keeper.DETACH]))

@@ -151,36 +151,26 @@ class Ownership:
     descriptor: int
 
     @classmethod
-    def take(cls, run: Run) -> Ownership | None:
-        """Takes the lock of a run; None says that the run is alive."""
-        descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+    def take(cls, run: Run) -> Ownership:
+        """Takes the lock of a run that was just made, so that nobody else can have it."""
+        descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return cls(descriptor)
-
-    @classmethod
-    def take_new(cls, run: Run) -> Ownership:
-        """Takes the lock of a run that was just made."""
-        ownership = cls.take(run)
-        if ownership is None:
-            raise ClusterError(f"{run.lock} is taken")
-        return ownership
-
-    def release(self) -> None:
-        """Gives up this process's hold on the lock."""
-        os.close(self.descriptor)
 
 
 def is_alive(run: Run) -> bool:
-    """Whether somebody owns the run."""
+    """Whether somebody owns the run.
+
+    To be asked under `leftovers.machine_lock`, because it takes the run's lock for a moment.
+    """
     try:
-        owned = Ownership.take(run)
+        descriptor = os.open(run.lock, os.O_RDWR)
     except FileNotFoundError:
         return False
-    if owned is None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    owned.release()
+    finally:
+        os.close(descriptor)
     return False

@@ -39,11 +39,15 @@ def wait_until(condition: Callable[[], bool], what: str, limit: float = _LIMIT) 
         time.sleep(0.1)
 
 
-def harness(*arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
+def harness(
+    *arguments: str, variables: dict[str, str] | None = None, new_session: bool = False, stderr: int | None = None
+) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if key != DESCRIPTION}
-    environment["PYTHONPATH"] = str(PACKAGE_PARENT)
+    environment |= {"PYTHONPATH": str(PACKAGE_PARENT), **(variables or {})}
     command = [sys.executable, "-m", "cluster", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=new_session)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=new_session
+    )
 
 
 def running() -> tuple[subprocess.Popen[str], Cluster]:
@@ -206,8 +210,10 @@ def test_a_component_can_be_killed_and_started_again(cluster: Cluster) -> None:
     os.kill(before, 0)
     cluster.component("kube-apiserver", "kill")
     assert pid() is None
-    cluster.component("kube-apiserver", "start")
-    assert pid() not in (None, before)
+    cluster.component("kube-apiserver", "start", "--event-ttl=2h")
+    after = pid()
+    assert after not in (None, before)
+    assert b"--event-ttl=2h" in Path(f"/proc/{after}/cmdline").read_bytes()
     cluster.kubectl("get", "pods")
 
 
@@ -271,6 +277,49 @@ def test_a_run_that_was_killed_as_a_whole_is_swept_away_by_the_next() -> None:
     with harness("run", "--", "true") as following:
         assert following.wait(_LIMIT) == 0
     assert traces_of(name) == {}
+
+
+def test_a_component_that_does_not_start_is_named_with_the_end_of_its_log() -> None:
+    variables = {"PODBROKER_TEST_API_SERVER_ARGUMENTS": "--no-such-flag"}
+    with harness("run", "--", "true", variables=variables, stderr=subprocess.PIPE) as process:
+        _, told = process.communicate(timeout=_LIMIT)
+        assert process.returncode == 1
+    assert "kube-apiserver ended with status 1" in told
+    assert "unknown flag: --no-such-flag" in told
+    assert traces_of(told.split()[4].removeprefix("/tmp/")) == {}
+
+
+def test_the_interrupt_key_reaches_the_command_once() -> None:
+    terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    # Two interrupts would end it with 2: the second within the second that it waits for one.
+    count = (
+        "import signal, sys, time; seen = []; signal.signal(signal.SIGINT, lambda *_: seen.append(1))\n"
+        "print('counting', flush=True)\n"
+        "while not seen: time.sleep(0.1)\n"
+        "time.sleep(1); sys.exit(len(seen))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        terminal,
+        sys.executable,
+        "-m",
+        "cluster",
+        "run",
+        "--",
+        sys.executable,
+        "-c",
+        count,
+    ]
+    with subprocess.Popen(
+        command, cwd=PACKAGE_PARENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        wait_until(lambda: "counting" in process.stdout.readline(), "the command has started")  # type: ignore[union-attr]
+        process.stdin.write("\x03")
+        process.stdin.flush()
+        assert process.wait(_LIMIT) == 1
 
 
 def test_two_runs_at_the_same_time_do_not_meet() -> None:
