@@ -35,14 +35,15 @@ def environment_folder(cache: Path) -> Path:
 def missing() -> str | None:
     """What this interpreter lacks, with the way to get it; None when it will do."""
     if sys.version_info < OLDEST:
-        return f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}; say which with PYTHON=..."
+        found = sys.version.split()[0]
+        return f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {found}; say which with PYTHON=..."
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
         return "this Python has no venv module; on Debian: apt-get install python3-venv"
     return None
 
 
 def make(folder: Path) -> None:
-    """Makes the environment beside its place and moves nothing: a venv knows its own path, so a marker says it is whole."""
+    """Makes the environment in its place, since a venv knows its own path; a marker then says that it is whole."""
     if folder.exists():
         say("an earlier attempt was cut short, starting anew")
         shutil.rmtree(folder)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -19,15 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import podbroker
-
 from e2e.proxy import Proxy, Tls, make_certificate
-from e2e.site import Namespace
 from e2e.waiting import wait_for
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterator, Mapping
 
-    from e2e.site import Site
+    from e2e.site import Namespace, Site
 
 #: Seconds until a debug build answers, and until a drained one has ended.
 START_LIMIT: Final = 60.0
@@ -122,7 +120,7 @@ class Broker:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """kill -9: nothing can be tidied up."""
+        """Does kill -9: nothing can be tidied up."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
@@ -236,7 +234,9 @@ class Brokers:
     def show(self) -> str:
         """The ends of their logs."""
         return "\n".join(
-            f"--- {broker.folder.name}\n{broker.log[-6000:]}" for broker in self._all if (broker.folder / "log").exists()
+            f"--- {broker.folder.name}\n{broker.log[-6000:]}"
+            for broker in self._all
+            if (broker.folder / "log").exists()
         )
 
 

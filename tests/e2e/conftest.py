@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import podbroker
 import pytest
-from cluster.handle import Cluster
 
+import podbroker
+from cluster.handle import Cluster
 from e2e.broker import Brokers
 from e2e.site import Namespace, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import podbroker
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +49,3 @@ def brokers(site: Site, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
 def client(namespace: Namespace, brokers: Brokers) -> podbroker.Client:
     """A client of a broker whose target `local` is the test's namespace."""
     return brokers.start(namespace=namespace).client()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_report_header() -> str:
-    """Says what is tested."""
-    return f"podbroker {podbroker.__version__} on the cluster of {os.environ.get('PODBROKER_TEST_CLUSTER', 'nobody')}"

@@ -1,8 +1,8 @@
 """A proxy that breaks connections on command.
 
-Plain, it carries bytes and can cut, hold or refuse. In front of the API server it ends TLS with a certificate of its own
-and speaks HTTP/1.1, so that it sees requests: it can let one through to the API server and lose the answer, as a failing
-load balancer does.
+Plain, it carries bytes and can cut, hold or refuse. In front of the API server it ends TLS with a certificate of its
+own and speaks HTTP/1.1, so that it sees requests: it can let one through to the API server and lose the answer, as a
+failing load balancer does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import datetime
 import enum
 import ipaddress
 import re
-import ssl
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
@@ -54,9 +54,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     certificate_file, key_file = folder / "proxy.crt", folder / "proxy.key"
     certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return certificate_file, key_file
 

@@ -7,10 +7,8 @@ import json
 import secrets
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cluster.handle import Cluster
 from kubernetes import client as kubernetes
 from kubernetes import config as kubernetes_config
 
@@ -18,6 +16,9 @@ from e2e.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from cluster.handle import Cluster
 
 #: Every pod of a broker carries it; it keeps the outcome readable until somebody has it.
 FINALIZER: Final = "podbroker.io/outcome"

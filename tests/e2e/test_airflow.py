@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from podbroker import ExecutionState, FailureClass
 
 from e2e.airflow import Airflow, Run
 from e2e.broker import TARGET, Brokers
 from e2e.waiting import wait_for
+from podbroker import ExecutionState, FailureClass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,9 +39,7 @@ def broker(site: Site, namespace: Namespace, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="module")
 def airflow(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     folder = tmp_path_factory.mktemp("airflow")
-    with Airflow(
-        folder=folder, dags=Path(__file__).with_name("dags"), broker=broker.address, target=TARGET
-    ) as airflow:
+    with Airflow(folder=folder, dags=Path(__file__).with_name("dags"), broker=broker.address, target=TARGET) as airflow:
         yield airflow
 
 

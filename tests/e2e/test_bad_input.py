@@ -8,20 +8,19 @@ import struct
 from typing import TYPE_CHECKING
 
 import grpc
-import podbroker
 import pytest
 
+import podbroker
 from e2e.following import follow
 from e2e.manifests import IMAGE, shell
 from e2e.wire import Wire, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from podbroker import Client
+    from collections.abc import Iterator, Mapping
 
     from e2e.broker import Broker, Brokers
     from e2e.site import Namespace
+    from podbroker import Client
 
 TARGET = "local"
 NOWHERE = {"nodeSelector": {"nowhere": "x"}}
@@ -74,7 +73,9 @@ def test_a_manifest_that_is_wrong_is_refused_with_the_path_of_the_field(
     assert namespace.pods == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '"pod"', "null", "\x00", "{}", '{"spec": 1}', '{"spec": {"containers": 1}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '"pod"', "null", "\x00", "{}", '{"spec": 1}', '{"spec": {"containers": 1}}']
+)
 def test_a_manifest_that_is_no_pod_is_refused(namespace: Namespace, client: Client, text: str) -> None:
     with pytest.raises(podbroker.InvalidRequestError):
         client.submit(target=TARGET, execution_id="no-pod", pod=text)
@@ -97,7 +98,7 @@ def test_a_manifest_over_the_limit_is_refused_and_one_below_it_runs(namespace: N
 
     # Random, so that nothing makes it small again.
     source = random.Random(1)
-    arguments = ["%064x" % source.getrandbits(256) for _ in range(limit // 70)]
+    arguments = [f"{source.getrandbits(256):064x}" for _ in range(limit // 70)]
     fits = shell("echo $#")
     fits["spec"]["containers"][0]["args"] = arguments[: int(len(arguments) * 0.9)]
     submission = client.submit(target=TARGET, execution_id="fits", pod=fits)
@@ -127,7 +128,9 @@ def test_an_unknown_target_is_not_found_or_invalid(client: Client, target: str) 
         client.submit(target=target, execution_id="x", pod=shell("true"))
 
 
-@pytest.mark.parametrize("name", ["", "x", "targets//executions/", "targets/local/executions/a/b", "\x00", "x" * 100_000])
+@pytest.mark.parametrize(
+    "name", ["", "x", "targets//executions/", "targets/local/executions/a/b", "\x00", "x" * 100_000]
+)
 def test_a_name_of_the_wrong_form_is_refused_by_every_call(client: Client, name: str) -> None:
     for call in (client.get, client.cancel, client.release, lambda name: list(client.watch(name))):
         with pytest.raises((podbroker.InvalidRequestError, podbroker.NotFoundError)):
@@ -264,7 +267,7 @@ def test_struct_manifests_keep_whole_numbers_whole(wire: Wire, namespace: Namesp
     assert namespace.only_pod["spec"]["activeDeadlineSeconds"] == 3600
 
 
-def _bytes_of(wire: Wire, request: dict[str, object]) -> bytes:
+def _bytes_of(wire: Wire, request: Mapping[str, object]) -> bytes:
     return wire._bytes("SubmitExecution", request)
 
 

@@ -8,21 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import grpc
-import podbroker
 import pytest
-from podbroker import ExecutionState
 
+import podbroker
 from e2e.following import Story, collect, ended, follow, has_line
 from e2e.manifests import UNTIL_TOLD, numbered, shell
 from e2e.proxy import Proxy
 from e2e.waiting import wait_for
 from e2e.wire import Wire, reason_of
+from podbroker import ExecutionState
 
 if TYPE_CHECKING:
-    from podbroker import Client
-
     from e2e.broker import Brokers
     from e2e.site import Namespace
+    from podbroker import Client
 
 TARGET = "local"
 #: About 12 seconds of lines.
@@ -144,9 +143,7 @@ def test_a_second_signal_ends_a_draining_broker_at_once(namespace: Namespace, br
     assert again.client().server_info().instance
 
 
-def test_many_follow_one_execution_at_two_brokers_and_all_see_the_same(
-    namespace: Namespace, brokers: Brokers
-) -> None:
+def test_many_follow_one_execution_at_two_brokers_and_all_see_the_same(namespace: Namespace, brokers: Brokers) -> None:
     clients = [brokers.start(namespace=namespace).client() for _ in range(2)]
     name = clients[0].submit(target=TARGET, execution_id="many", pod=shell(SLOW)).execution.name
     go = threading.Barrier(12)

@@ -8,15 +8,15 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import podbroker
 import pytest
-from podbroker import Client
 
+import podbroker
 from e2e.broker import program, toml
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, shell
 from e2e.proxy import make_certificate
 from e2e.wire import Wire, reason_of
+from podbroker import Client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,19 +6,18 @@ import datetime
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import podbroker
 import pytest
-from podbroker import ExecutionState, FailureClass, Policies
 
+import podbroker
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, container, pod, shell
+from podbroker import ExecutionState, FailureClass, Policies
 
 if TYPE_CHECKING:
-    from podbroker import Client
-
     from e2e.broker import Brokers
     from e2e.following import Story
     from e2e.site import Namespace
+    from podbroker import Client
 
 TARGET = "local"
 

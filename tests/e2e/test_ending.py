@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import podbroker
-import pytest
-from podbroker import ExecutionState, FailureClass, Policies
-
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, container, pod, shell
 from e2e.waiting import wait_for
+from podbroker import ExecutionState, FailureClass, Policies
 
 if TYPE_CHECKING:
-    from podbroker import Client
-
     from e2e.broker import Brokers
     from e2e.site import Namespace, Site
+    from podbroker import Client
 
 TARGET = "local"
 NOWHERE = {"nodeSelector": {"nowhere": "x"}}
@@ -154,8 +153,8 @@ def test_a_running_pod_deleted_while_no_broker_runs_is_pod_deleted(namespace: Na
     assert outcome.containers[0].exit_code == 6
 
 
-def _main(namespace: Namespace) -> dict[str, object]:
-    status: dict[str, object] = namespace.only_pod["status"]["containerStatuses"][0]
+def _main(namespace: Namespace) -> dict[str, Any]:
+    status: dict[str, Any] = namespace.only_pod["status"]["containerStatuses"][0]
     return status
 
 

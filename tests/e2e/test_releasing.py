@@ -5,20 +5,19 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-import podbroker
 import pytest
-from podbroker import FinishAction, Policies
 
+import podbroker
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, container, pod, shell
 from e2e.site import FINALIZER
 from e2e.waiting import wait_for
+from podbroker import FinishAction, Policies
 
 if TYPE_CHECKING:
-    from podbroker import Client
-
     from e2e.broker import Brokers
     from e2e.site import Namespace
+    from podbroker import Client
 
 TARGET = "local"
 #: Seconds: nothing is deleted before `submit_before` plus what clocks may differ by.

@@ -7,17 +7,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import podbroker
 import pytest
-from podbroker import ContainerRole, ExecutionState, FailureClass, GapReason, Policies, ResultSource
 
+import podbroker
 from e2e.following import Story, collect, ended, follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, container, numbered, pod, shell
+from podbroker import ContainerRole, ExecutionState, FailureClass, GapReason, Policies, ResultSource
 
 if TYPE_CHECKING:
-    from podbroker import Client
-
     from e2e.site import Namespace
+    from podbroker import Client
 
 TARGET = "local"
 
@@ -50,9 +49,7 @@ def test_lines_of_all_containers_arrive_once_and_in_order(client: Client) -> Non
     assert story.outcome.failure_class is None
 
 
-def test_times_and_bytes_are_those_that_the_container_runtime_wrote(
-    namespace: Namespace, client: Client
-) -> None:
+def test_times_and_bytes_are_those_that_the_container_runtime_wrote(namespace: Namespace, client: Client) -> None:
     if not namespace.site.is_own:
         pytest.skip("elsewhere: the node's log files are read")
     script = numbered(200, pause="0.002") + "; printf 'tab\\there \\377\\000\\r\\n'; printf 'no newline at the end'"
@@ -136,9 +133,7 @@ def test_the_result_is_the_bytes_of_the_file_and_no_log_line(client: Client, sou
     value = json.dumps({"rows": 12345678901234567890, "name": "é\u2028\x7f", "more": "x" * 2000})
     script = f"echo begin; cat > /airflow/xcom/return.json <<'END'\n{value}\nEND\necho end"
     policies = Policies(result=source)
-    name = client.submit(
-        target=TARGET, execution_id="result", pod=shell(script), policies=policies
-    ).execution.name
+    name = client.submit(target=TARGET, execution_id="result", pod=shell(script), policies=policies).execution.name
 
     story = follow(client, name)
 

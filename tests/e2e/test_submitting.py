@@ -5,16 +5,16 @@ from __future__ import annotations
 import datetime
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import podbroker
-import pytest
-from podbroker import Client, ExecutionState
-
 from e2e.following import follow
 from e2e.manifests import shell
 from e2e.proxy import Instead
 from e2e.waiting import wait_for
+from podbroker import Client, ExecutionState
 
 if TYPE_CHECKING:
     from e2e.broker import Brokers
@@ -76,7 +76,7 @@ def test_two_brokers_with_the_same_request_at_the_same_moment_make_one_pod(
 
 def test_many_repeats_of_one_request_at_one_broker_make_one_pod(namespace: Namespace, client: Client) -> None:
     with ThreadPoolExecutor(16) as pool:
-        same = {"target": TARGET, "execution_id": "burst", "pod": shell("true", **NOWHERE)}
+        same: dict[str, Any] = {"target": TARGET, "execution_id": "burst", "pod": shell("true", **NOWHERE)}
         submissions = list(pool.map(lambda _: client.submit(**same), range(64)))
 
     assert sum(one.created for one in submissions) == 1
@@ -124,7 +124,7 @@ def test_nothing_is_created_after_submit_before(namespace: Namespace, client: Cl
 
 
 def test_must_exist_finds_what_is_there_and_creates_nothing(namespace: Namespace, client: Client) -> None:
-    same = {"target": TARGET, "execution_id": "there", "pod": shell("true", **NOWHERE)}
+    same: dict[str, Any] = {"target": TARGET, "execution_id": "there", "pod": shell("true", **NOWHERE)}
     with pytest.raises(podbroker.NotFoundError):
         client.submit(**same, must_exist=True)
     made = client.submit(**same)
@@ -164,9 +164,7 @@ def test_two_installations_in_one_namespace_leave_each_others_pods_alone(
     assert follow(other, theirs.execution.name).outcome.exit_code == 9
 
 
-def test_a_cluster_that_does_not_answer_is_unavailable_and_comes_back(
-    namespace: Namespace, brokers: Brokers
-) -> None:
+def test_a_cluster_that_does_not_answer_is_unavailable_and_comes_back(namespace: Namespace, brokers: Brokers) -> None:
     with brokers.api_server_proxy() as proxy:
         broker = brokers.start(namespace=namespace, api_server=proxy)
         impatient = broker.client(retry_for=3.0)

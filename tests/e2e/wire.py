@@ -60,9 +60,7 @@ class Wire:
         answer: Message = call(self._bytes(method, request), timeout=timeout, metadata=self._metadata)
         return answer
 
-    def stream(
-        self, method: str, request: Mapping[str, Any] | bytes, *, timeout: float = 120.0
-    ) -> Iterator[Message]:
+    def stream(self, method: str, request: Mapping[str, Any] | bytes, *, timeout: float = 120.0) -> Iterator[Message]:
         """One call that is answered by a stream."""
         call = self._channel.unary_stream(
             f"/{SERVICE}/{method}", request_serializer=None, response_deserializer=self._reader(method)
