@@ -1,1 +1,304 @@
-//! Pods.
+//! Runs executions as pods of one namespace.
+//!
+//! `manifest` makes the pod, `submit` creates it once, `hub` watches all of them, `view` is what is kept of one, `status` says
+//! what it means, `watch` tells it, with the lines from `logs` and the result from `collect`. `reconcile` deletes what was
+//! released and ends what did not start in time. Requests go through `api`, and its refusals become errors in `refusal`.
+
+mod api;
+mod check;
+mod clock;
+mod collect;
+mod describe;
+mod hub;
+mod lines;
+mod logs;
+mod manifest;
+mod names;
+mod reconcile;
+mod refusal;
+mod result;
+mod status;
+mod submit;
+mod view;
+mod watch;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, info, info_span};
+
+use self::api::PodApi;
+use self::clock::ServerClock;
+use self::hub::Hub;
+use self::view::View;
+use super::{Backend, Cancel, Check, EventStream, Filter, Health, Submitted, View as Depth};
+use crate::error::Error;
+use crate::execution::{
+    Address, CancelIntent, Cursor, Execution, ExecutionId, FailureClass, InstanceId, PolicyDefaults, State, Submit,
+    TargetName, Tenant, WatchOptions,
+};
+
+/// Whether pods get the finalizer that keeps their outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finalizer {
+    /// They do.
+    Keep,
+    /// They do not: whoever deletes a pod while no broker looks takes its outcome along.
+    Off,
+}
+
+/// What a pod target is.
+#[derive(Debug, Clone)]
+pub struct PodSettings {
+    /// The installation.
+    pub instance: InstanceId,
+    /// The target's name.
+    pub target: TargetName,
+    /// Where the pods are.
+    pub namespace: String,
+    /// For policies that a caller leaves open.
+    pub defaults: PolicyDefaults,
+    /// An image with `sh`, `base64` and `sha256sum`, for the container that hands the result back.
+    pub result_image: String,
+    /// Whether outcomes are protected.
+    pub finalizer: Finalizer,
+}
+
+/// Runs executions as pods.
+pub struct PodBackend {
+    settings: Arc<PodSettings>,
+    api: PodApi,
+    hub: Arc<Hub>,
+}
+
+impl PodBackend {
+    /// Starts the target's watch and its reconciler, which end with `stop`.
+    pub fn start(
+        settings: PodSettings,
+        client: kube::Client,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
+        let api = PodApi::new(client, &settings.namespace, settings.instance.as_str(), ServerClock::default());
+        let hub = Arc::new(Hub::new(&settings));
+        let backend = Arc::new(Self { settings: Arc::new(settings), api, hub });
+        let span = info_span!("target", name = %backend.settings.target);
+        let (watching, watch_stop) = (Arc::clone(&backend), stop.clone());
+        tasks.spawn(async move { watching.hub.run(&watching.api, &watch_stop).await }.instrument(span.clone()));
+        let (reconciling, reconcile_stop) = (Arc::clone(&backend), stop.clone());
+        tasks.spawn(async move { reconciling.reconcile(&reconcile_stop).await }.instrument(span));
+        backend
+    }
+
+    fn address(&self, tenant: &Tenant, id: &ExecutionId) -> Address {
+        Address {
+            instance: self.settings.instance.clone(),
+            tenant: tenant.clone(),
+            target: self.settings.target.clone(),
+            id: id.clone(),
+        }
+    }
+
+    /// The labels say that it belongs to this installation and this target.
+    fn is_ours(&self, pod: &Pod) -> bool {
+        let label = |key: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+        label(names::INSTANCE_LABEL) == Some(self.settings.instance.as_str())
+            && label(names::TARGET_LABEL) == Some(self.settings.target.as_str())
+    }
+
+    /// The execution's view, from the index or, since another replica may just have created it, from the cluster.
+    async fn find(&self, address: &Address) -> Result<Arc<View>, Error> {
+        let name = address.pod_name(1);
+        if let Some(view) = self.hub.get(&name) {
+            return Ok(view);
+        }
+        let missing = || Error::NoSuchExecution { name: address.name().to_string() };
+        let pod = match self.api.get::<Pod>(&name).await {
+            Ok(pod) => pod,
+            Err(error) if error.code() == Some(404) => return Err(missing()),
+            Err(error) => return Err(self.error("read a pod", error)),
+        };
+        let view = View::of(&pod).map_err(|_| missing())?;
+        if !self.is_ours(&pod) || describe::address(&self.settings, &view) != *address {
+            return Err(missing());
+        }
+        self.hub.learn(&pod).map_err(Error::bug)
+    }
+
+    /// A claim that was given must be that of the object that is there.
+    fn check_claim(address: &Address, view: &View, claim: Option<&str>) -> Result<(), Error> {
+        match claim {
+            Some(claim) if claim != submit::claim(view) => {
+                Err(Error::ClaimSuperseded { name: address.name().to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes a pod and takes in the answer.
+    async fn patch(&self, view: &View, patch: Value) -> Result<Arc<View>, Error> {
+        let pod = self
+            .api
+            .patch(&view.pod_name, &view.uid, patch)
+            .await
+            .map_err(|error| self.error("change a pod", error))?;
+        self.hub.learn(&pod).map_err(Error::bug)
+    }
+
+    /// Asks for the end of what has not ended. Returns the view after it.
+    async fn end(&self, view: &View, intent: CancelIntent, grace: Option<u64>) -> Result<Arc<View>, Error> {
+        let text = serde_json::to_string(&intent).map_err(|error| Error::bug(error.to_string()))?;
+        let annotations = json!({ names::CANCEL: text });
+        // The kubelet ends a pod whose deadline has passed with the pod's own grace, and keeps exit codes and logs. A pod
+        // without a node has no kubelet, and another grace than its own needs a delete.
+        if !view.node.is_empty() && grace.is_none() {
+            let spec = json!({ "activeDeadlineSeconds": 1 });
+            return self.patch(view, json!({ "metadata": { "annotations": annotations }, "spec": spec })).await;
+        }
+        let marked = self.patch(view, json!({ "metadata": { "annotations": annotations } })).await?;
+        match self.api.delete(&view.pod_name, &view.uid, grace).await {
+            Ok(()) => Ok(marked),
+            Err(error) if error.code() == Some(404) => Ok(marked),
+            Err(error) => Err(self.error("delete a pod", error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for PodBackend {
+    async fn submit(&self, tenant: &Tenant, request: Submit) -> Result<Submitted, Error> {
+        self.submit_pod(tenant, request).await
+    }
+
+    async fn get(&self, tenant: &Tenant, id: &ExecutionId, depth: Depth) -> Result<Execution, Error> {
+        let address = self.address(tenant, id);
+        let view = self.find(&address).await?;
+        let mut execution = describe::execution(&self.settings, &view);
+        if depth == Depth::Full {
+            let pod: Value = match self.api.get(&view.pod_name).await {
+                Ok(pod) => pod,
+                Err(error) if error.code() == Some(404) => {
+                    return Err(Error::NoSuchExecution { name: address.name().to_string() });
+                }
+                Err(error) => return Err(self.error("read a pod", error)),
+            };
+            execution.pod_json = Some(serde_json::to_vec(&pod).map_err(|error| Error::bug(error.to_string()))?);
+        }
+        Ok(execution)
+    }
+
+    async fn list(&self, tenant: &Tenant, filter: &Filter) -> Result<Vec<Execution>, Error> {
+        if !self.hub.is_in_step() {
+            return Err(Error::NotInStep { target: self.settings.target.to_string() });
+        }
+        let mut views: Vec<_> = self
+            .hub
+            .all()
+            .into_iter()
+            .filter(|view| view.tenant == *tenant)
+            .filter(|view| filter.labels.iter().all(|(key, value)| view.labels.get(key) == Some(value)))
+            .filter(|view| filter.after.as_ref().is_none_or(|after| view.id > *after))
+            .collect();
+        views.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(views
+            .iter()
+            .map(|view| describe::execution(&self.settings, view))
+            .filter(|execution| filter.states.is_empty() || filter.states.contains(&execution.state))
+            .take(filter.limit)
+            .collect())
+    }
+
+    async fn watch(
+        &self,
+        tenant: &Tenant,
+        id: &ExecutionId,
+        cursor: &[u8],
+        options: WatchOptions,
+    ) -> Result<EventStream, Error> {
+        let address = self.address(tenant, id);
+        let hash = address.hash();
+        let resumed = !cursor.is_empty();
+        let cursor = if resumed { Cursor::decode(cursor, &hash)? } else { Cursor::start(hash) };
+        if !self.hub.is_in_step() {
+            return Err(Error::NotInStep { target: self.settings.target.to_string() });
+        }
+        let view = match self.find(&address).await {
+            Err(Error::NoSuchExecution { name }) if resumed => return Err(Error::Expired { name }),
+            view => view?,
+        };
+        let view = self
+            .hub
+            .follow(&view.pod_name)
+            .ok_or_else(|| Error::NotInStep { target: self.settings.target.to_string() })?;
+        Ok(watch::watch(Arc::clone(&self.settings), self.api.clone(), view, cursor, options))
+    }
+
+    async fn cancel(&self, tenant: &Tenant, id: &ExecutionId, request: Cancel) -> Result<Execution, Error> {
+        let address = self.address(tenant, id);
+        let view = self.find(&address).await?;
+        Self::check_claim(&address, &view, request.claim.as_deref())?;
+        let execution = describe::execution(&self.settings, &view);
+        if execution.outcome.is_some() || view.cancel.is_some() {
+            if execution.state == State::Ending && view.cancel.is_none() {
+                // The outcome stands; what still runs beside it is to end too.
+                let ended = self.end_the_rest(&view, json!({})).await?;
+                return Ok(describe::execution(&self.settings, &ended));
+            }
+            return Ok(execution);
+        }
+        info!(execution = %address.name(), by = request.subject, "cancelling");
+        let intent = CancelIntent {
+            by: request.subject,
+            reason: request.reason,
+            class: FailureClass::CancelledByCaller,
+            at: self.api.clock().now(),
+        };
+        let ended = self.end(&view, intent, request.grace.map(|grace| grace.as_secs())).await?;
+        Ok(describe::execution(&self.settings, &ended))
+    }
+
+    async fn release(&self, tenant: &Tenant, id: &ExecutionId, claim: Option<&str>) -> Result<Execution, Error> {
+        let address = self.address(tenant, id);
+        let view = self.find(&address).await?;
+        Self::check_claim(&address, &view, claim)?;
+        let execution = describe::execution(&self.settings, &view);
+        if view.released.is_some() {
+            return Ok(execution);
+        }
+        if execution.outcome.is_none() {
+            return Err(Error::invalid_request("name", "the execution has not ended; cancel it first"));
+        }
+        let mut annotations = json!({});
+        annotations[names::RELEASED] = json!(self.api.clock().now());
+        let released = self.end_the_rest(&view, annotations).await?;
+        Ok(describe::execution(&self.settings, &released))
+    }
+
+    fn health(&self) -> Health {
+        self.hub.health()
+    }
+
+    fn check(&self) -> BoxStream<'static, Check> {
+        check::check(Arc::clone(&self.settings), self.api.clone()).boxed()
+    }
+}
+
+impl PodBackend {
+    /// Writes annotations to an execution whose outcome is known, and ends what still runs in its pod, in one request.
+    async fn end_the_rest(&self, view: &View, mut annotations: Value) -> Result<Arc<View>, Error> {
+        if view.is_terminal() || view.node.is_empty() {
+            return self.patch(view, json!({ "metadata": { "annotations": annotations } })).await;
+        }
+        if view.decided.is_none() {
+            annotations[names::DECIDED] = json!(self.api.clock().now());
+        }
+        let spec = json!({ "activeDeadlineSeconds": 1 });
+        self.patch(view, json!({ "metadata": { "annotations": annotations }, "spec": spec })).await
+    }
+}

@@ -1,0 +1,170 @@
+//! Walks the chain from the broker to a running pod, link by link, and creates nothing.
+
+use std::sync::Arc;
+
+use futures::Stream;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::PodSettings;
+use super::api::{ApiError, PodApi, Run};
+use crate::backend::{Check, Verdict};
+
+/// What the broker does in a target's namespace: the verbs of its role, no more and no less.
+const VERBS: [(&str, &str, &str); 7] = [
+    ("create", "pods", ""),
+    ("get", "pods", ""),
+    ("list", "pods", ""),
+    ("watch", "pods", ""),
+    ("patch", "pods", ""),
+    ("delete", "pods", ""),
+    ("get", "pods", "log"),
+];
+
+/// The links, as they are tried. After the first broken one the rest is skipped, but for the verbs, which are all tried.
+pub(super) fn check(settings: Arc<PodSettings>, api: PodApi) -> impl Stream<Item = Check> + Send {
+    async_stream::stream! {
+        let connect = connect(&api).await;
+        let connected = connect.verdict == Verdict::Passed;
+        yield connect;
+        let identity = if connected { identity(&api).await } else { skipped("identity", "") };
+        let identified = identity.verdict == Verdict::Passed;
+        yield identity;
+        let mut permitted = identified;
+        for (verb, resource, subresource) in VERBS {
+            let permission = if identified {
+                permission(&settings, &api, verb, resource, subresource).await
+            } else {
+                skipped("permission", &subject(verb, resource, subresource))
+            };
+            permitted &= permission.verdict == Verdict::Passed;
+            yield permission;
+        }
+        yield if permitted { dry_run(&settings, &api).await } else { skipped("create", "") };
+    }
+}
+
+fn passed(link: &'static str, subject: &str, detail: String) -> Check {
+    Check { link, subject: subject.to_owned(), verdict: Verdict::Passed, detail }
+}
+
+fn failed(link: &'static str, subject: &str, detail: String, fix: String) -> Check {
+    Check { link, subject: subject.to_owned(), verdict: Verdict::Failed { fix }, detail }
+}
+
+fn skipped(link: &'static str, subject: &str) -> Check {
+    let detail = "not tried, because a link before it is broken".to_owned();
+    Check { link, subject: subject.to_owned(), verdict: Verdict::Skipped, detail }
+}
+
+fn subject(verb: &str, resource: &str, subresource: &str) -> String {
+    if subresource.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}/{subresource}") }
+}
+
+/// The whole chain of causes: TLS and DNS errors hide at its end.
+fn chain(error: &ApiError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+async fn connect(api: &PodApi) -> Check {
+    match api.call(Method::GET, "/version", None).await {
+        Ok(version) => {
+            let version = version.get("gitVersion").and_then(Value::as_str).unwrap_or("of unknown version");
+            passed("connect", "", format!("the API server answers, Kubernetes {version}"))
+        }
+        // An API server that does not show its version to everybody is an API server all the same.
+        Err(ApiError::Refused(status)) if status.code == 403 => {
+            passed("connect", "", "the API server answers".to_owned())
+        }
+        Err(ApiError::Refused(status)) if status.code == 401 => {
+            passed("connect", "", "the API server answers, and does not know us".to_owned())
+        }
+        Err(error) => {
+            let fix = "check the target's server address, its certificate authority, and that the broker may reach it \
+                       (security groups, private endpoint, network policy)";
+            failed("connect", "", chain(&error), fix.to_owned())
+        }
+    }
+}
+
+async fn identity(api: &PodApi) -> Check {
+    let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    match api.call(Method::POST, path, Some(&review)).await {
+        Ok(answer) => {
+            let user = &answer["status"]["userInfo"];
+            let name = user["username"].as_str().unwrap_or_default();
+            let groups: Vec<_> = user["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            passed("identity", "", format!("the cluster knows us as {name}, in the groups {}", groups.join(", ")))
+        }
+        Err(error) if error.code() == Some(401) => {
+            let fix = "the cluster does not accept the target's credentials: renew them in its kubeconfig, or recreate the \
+                       service account's token";
+            failed("identity", "", chain(&error), fix.to_owned())
+        }
+        Err(error) => {
+            let fix = "the API server could not say who we are; try again, then look at its log";
+            failed("identity", "", chain(&error), fix.to_owned())
+        }
+    }
+}
+
+async fn permission(settings: &PodSettings, api: &PodApi, verb: &str, resource: &str, subresource: &str) -> Check {
+    let namespace = &settings.namespace;
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": { "resourceAttributes": {
+            "namespace": namespace, "verb": verb, "resource": resource, "subresource": subresource,
+        } },
+    });
+    let subject = subject(verb, resource, subresource);
+    let answer =
+        api.call(Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", Some(&review)).await;
+    match answer {
+        Ok(answer) if answer["status"]["allowed"] == json!(true) => {
+            passed("permission", &subject, format!("allowed in the namespace {namespace}"))
+        }
+        Ok(answer) => {
+            let why = answer["status"]["reason"].as_str().unwrap_or_default();
+            let resource = subject.split_once(' ').map_or(resource, |(_, resource)| resource);
+            let fix = format!("add the verb {verb} on {resource} to the role bound in the namespace {namespace}");
+            failed("permission", &subject, format!("not allowed in the namespace {namespace} {why}"), fix)
+        }
+        Err(error) => {
+            let fix = "the API server could not say what we may do; try again, then look at its log";
+            failed("permission", &subject, chain(&error), fix.to_owned())
+        }
+    }
+}
+
+async fn dry_run(settings: &PodSettings, api: &PodApi) -> Check {
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "podbroker-check", "namespace": settings.namespace },
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": { "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" } },
+            "containers": [{
+                "name": "check",
+                "image": settings.result_image,
+                "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
+                "resources": { "requests": { "cpu": "1m", "memory": "16Mi" }, "limits": { "cpu": "100m", "memory": "32Mi" } },
+            }],
+        },
+    });
+    match api.create(&pod, "check", Run::Dry).await {
+        Ok(_) => passed("create", "", format!("a pod would be accepted in {}", settings.namespace)),
+        Err(error) => {
+            let fix = format!("mend what the cluster names: a missing namespace {}, an admission policy or a quota", settings.namespace);
+            failed("create", "", chain(&error), fix)
+        }
+    }
+}

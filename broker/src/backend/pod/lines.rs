@@ -1,0 +1,187 @@
+//! From the bytes of a log to its lines, without copying them.
+//!
+//! A line is what the kubelet sends with `timestamps=true`: an RFC 3339 time with nanoseconds, one space, the content, a
+//! newline. The content may be empty and may be any bytes. A long line is cut into pieces of `PIECE` bytes, always at the
+//! same places, so that a position counted in pieces means the same when the line is read again.
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+
+use crate::execution::LogLine;
+
+/// The longest piece of a line: what fits into one message of 64 KiB.
+pub(super) const PIECE: usize = 64 << 10;
+
+/// A time stamp has 30 to 35 characters. More without a space is content.
+const STAMP: usize = 40;
+
+/// Splits a log into lines as its bytes arrive.
+#[derive(Debug, Default)]
+pub(super) struct Splitter {
+    buffer: BytesMut,
+    /// The time of the line was taken off the buffer; what follows is content.
+    inside: bool,
+    /// The time of the line, or of the one before for a line that comes without.
+    nanos: i64,
+    /// The piece before was cut off the same line.
+    continues: bool,
+    /// Up to here the buffer holds no newline.
+    searched: usize,
+}
+
+impl Splitter {
+    /// Takes in what arrived.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next line or piece that is complete.
+    pub(super) fn next_line(&mut self) -> Option<LogLine> {
+        self.take_stamp()?;
+        let newline = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| at + self.searched);
+        match newline {
+            Some(end) if end <= PIECE => {
+                let content = self.buffer.split_to(end).freeze();
+                let _ = self.buffer.split_to(1);
+                Some(self.finish(content, false))
+            }
+            _ if self.buffer.len() > PIECE => {
+                let content = self.buffer.split_to(PIECE).freeze();
+                Some(self.finish(content, true))
+            }
+            _ => {
+                self.searched = self.buffer.len();
+                None
+            }
+        }
+    }
+
+    /// What is left when the log ended for good: a last line without a newline.
+    pub(super) fn rest(&mut self) -> Option<LogLine> {
+        if self.buffer.is_empty() {
+            return None;
+        }
+        if !self.inside {
+            self.split_stamp(self.buffer.len());
+        }
+        let content = self.buffer.split().freeze();
+        Some(self.finish(content, false))
+    }
+
+    /// Reads the time at the beginning of a line; `None` while it is not whole.
+    fn take_stamp(&mut self) -> Option<()> {
+        if self.inside {
+            return Some(());
+        }
+        let head = self.buffer.len().min(STAMP);
+        let end = self.buffer[..head].iter().position(|byte| *byte == b' ' || *byte == b'\n');
+        match end {
+            Some(end) => self.split_stamp(end),
+            None if head == STAMP => self.split_stamp(0),
+            None => return None,
+        }
+        Some(())
+    }
+
+    /// Takes the time off the buffer if the bytes up to `end` are one. If not, they are content: after a cut inside of a long
+    /// line the kubelet sends its rest without a time.
+    fn split_stamp(&mut self, end: usize) {
+        let stamp = std::str::from_utf8(&self.buffer[..end]).ok().and_then(|text| text.parse::<Timestamp>().ok());
+        if let Some(stamp) = stamp {
+            let space = usize::from(self.buffer.get(end) == Some(&b' '));
+            let _ = self.buffer.split_to(end + space);
+            self.nanos = i64::try_from(stamp.as_nanosecond()).unwrap_or(i64::MAX);
+        }
+        self.inside = true;
+        self.searched = 0;
+    }
+
+    fn finish(&mut self, content: Bytes, partial: bool) -> LogLine {
+        let continues = std::mem::replace(&mut self.continues, partial);
+        self.inside = partial;
+        self.searched = 0;
+        LogLine { nanos: self.nanos, content, continues, partial }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn split(parts: &[&[u8]]) -> Vec<LogLine> {
+        let mut splitter = Splitter::default();
+        let mut lines = Vec::new();
+        for part in parts {
+            splitter.push(part);
+            while let Some(line) = splitter.next_line() {
+                lines.push(line);
+            }
+        }
+        lines.extend(splitter.rest());
+        lines
+    }
+
+    fn contents(lines: &[LogLine]) -> Vec<Vec<u8>> {
+        lines.iter().map(|line| line.content.to_vec()).collect()
+    }
+
+    const T: &str = "2026-11-21T08:00:00.123456789Z ";
+
+    #[test]
+    fn a_line_has_its_time_to_the_nanosecond_and_its_bytes() {
+        let lines = split(&[T.as_bytes(), b"\xff\x00 two  spaces \r\n"]);
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].nanos, 1_795_248_000_123_456_789);
+        assert_eq!(&lines[0].content[..], b"\xff\x00 two  spaces \r");
+        assert!(!lines[0].partial && !lines[0].continues);
+    }
+
+    #[test]
+    fn an_empty_line_is_a_line() {
+        assert_eq!(contents(&split(&[format!("{T}\n{T}x\n").as_bytes()])), [b"".to_vec(), b"x".to_vec()]);
+    }
+
+    #[test]
+    fn a_last_line_without_a_newline_is_given_at_the_end_only() {
+        let mut splitter = Splitter::default();
+        splitter.push(format!("{T}half").as_bytes());
+        assert_eq!(splitter.next_line(), None);
+        assert_eq!(splitter.rest().unwrap().content, "half");
+        assert_eq!(splitter.rest(), None);
+    }
+
+    #[test]
+    fn bytes_without_a_time_are_content() {
+        assert_eq!(contents(&split(&[b"the rest of something\n"])), [b"the rest of something".to_vec()]);
+    }
+
+    #[test]
+    fn a_line_as_long_as_a_piece_is_one_line_and_one_byte_more_makes_two() {
+        for (length, expected) in [(PIECE - 1, 1), (PIECE, 1), (PIECE + 1, 2), (PIECE * 2, 2), (PIECE * 2 + 1, 3)] {
+            let lines = split(&[format!("{T}{}\n{T}next\n", "x".repeat(length)).as_bytes()]);
+            assert_eq!(lines.len(), expected + 1, "{length}");
+            assert_eq!(lines[..expected].iter().map(|line| line.content.len()).sum::<usize>(), length);
+            for (index, line) in lines[..expected].iter().enumerate() {
+                assert_eq!((line.continues, line.partial), (index > 0, index + 1 < expected), "{length} {index}");
+            }
+            assert_eq!(lines[expected].content, "next");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn wherever_the_network_cuts_the_lines_are_the_same(
+            contents in prop::collection::vec(prop::collection::vec(any::<u8>().prop_filter("newline", |b| *b != b'\n'), 0..50), 1..20),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        ) {
+            let whole: Vec<u8> = contents.iter().flat_map(|line| [T.as_bytes(), line, b"\n"].concat()).collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(whole.len())).collect();
+            cuts.extend([0, whole.len()]);
+            cuts.sort_unstable();
+            let parts: Vec<&[u8]> = cuts.windows(2).map(|pair| &whole[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(self::contents(&split(&parts)), contents);
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The lines of one container instance, from a position on, each once and in order.
+//!
+//! A follow is opened when the container has started, and read until it ends. Its end proves nothing: the status says whether
+//! the container has ended. If so, one last read from the position brings what the follow did not; if not, the follow is
+//! opened again there. The API can only be asked for whole seconds, so a read begins with the second of the position and
+//! passes over what was had, counting it; when the last of that is not what it was, lines may be missing or doubled, and a gap
+//! says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::api::{ApiError, LogRequest, PodApi};
+use super::lines::Splitter;
+use super::view::{ContainerState, Presence, View};
+use crate::execution::{
+    Completeness, Gap, GapReason, Instance, InstancePosition, LogLine, Position,
+};
+
+/// A message is sent when so many bytes are together, or so long after its first line.
+const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_DELAY: Duration = Duration::from_millis(50);
+
+/// What a line costs in a message besides its content.
+const LINE_OVERHEAD: usize = 32;
+
+/// After a clean end of a follow the kubelet usually reports the container's end within its relist period of one second.
+/// Waiting twice that for the status saves a request for every container that ends.
+const STATUS_DELAY: Duration = Duration::from_secs(2);
+
+/// The pause after a failure, doubled up to the maximum.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A stream that is silent for so long is opened again. TCP keep-alive notices a dead peer within two minutes; this is for
+/// a proxy in between that is alive and has forgotten us.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// How often an answer that the log is not there is believed only half, once the container has ended.
+const MISSING_TRIES: u32 = 3;
+
+/// What the reading of an instance brings.
+#[derive(Debug)]
+pub(super) enum LogItem {
+    /// Lines, with the positions before and after them.
+    Lines {
+        lines: Vec<LogLine>,
+        before: InstancePosition,
+        after: InstancePosition,
+    },
+    Gap(Gap),
+    /// The last item.
+    End(Completeness),
+}
+
+/// Which part of an instance's log is wanted.
+#[derive(Debug, Clone)]
+pub(super) struct LogStart {
+    pub(super) position: InstancePosition,
+    pub(super) tail_lines: Option<u64>,
+    pub(super) since: Option<Timestamp>,
+    pub(super) mode: ReadMode,
+}
+
+/// When the reading ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadMode {
+    /// When the container has ended and everything was read.
+    Follow,
+    /// When what is there now was read.
+    SoFar,
+}
+
+/// Reads an instance. The stream does nothing while it is not polled and ends with `LogItem::End`.
+pub(super) fn read(
+    api: PodApi,
+    view: watch::Receiver<Arc<View>>,
+    instance: Instance,
+    start: LogStart,
+) -> impl Stream<Item = LogItem> + Send {
+    let mut reader = Reader::new(api, view, instance, start);
+    async_stream::stream! {
+        loop {
+            let open = match reader.open().await {
+                Opening::Open(open) => open,
+                Opening::End(gap, completeness) => {
+                    if let Some(gap) = gap {
+                        yield LogItem::Gap(gap);
+                    }
+                    yield LogItem::End(completeness);
+                    return;
+                }
+            };
+            let kind = open.kind;
+            let mut body = std::pin::pin!(open.body);
+            let mut splitter = Splitter::default();
+            let mut chunk = Chunk::new(reader.position);
+            let broke = loop {
+                while let Some(line) = splitter.next_line() {
+                    if let Some(gap) = reader.take(line, &mut chunk) {
+                        yield LogItem::Gap(gap);
+                    }
+                    if chunk.bytes >= CHUNK_BYTES {
+                        yield chunk.take(reader.position);
+                    }
+                }
+                let flush = chunk.first_at.map_or_else(|| Instant::now() + IDLE, |first| first + CHUNK_DELAY);
+                match tokio::time::timeout_at(flush, body.next()).await {
+                    Ok(Some(Ok(bytes))) => splitter.push(&bytes),
+                    Ok(Some(Err(error))) => {
+                        debug!(error = &error as &dyn std::error::Error, "a log stream broke off");
+                        break Broke::Error;
+                    }
+                    Ok(None) => break Broke::End,
+                    Err(_) if chunk.first_at.is_some() => yield chunk.take(reader.position),
+                    Err(_) => break Broke::Error,
+                }
+            };
+            // The end of a read without follow is the end of the file. What a follow leaves behind may be half a line.
+            if (kind, broke) == (Kind::Whole, Broke::End) {
+                if let Some(line) = splitter.rest() && let Some(gap) = reader.take(line, &mut chunk) {
+                    yield LogItem::Gap(gap);
+                }
+            }
+            if chunk.first_at.is_some() {
+                yield chunk.take(reader.position);
+            }
+            if let Some(gap) = reader.passed_over_less_than_it_had() {
+                yield LogItem::Gap(gap);
+            }
+            if (kind, broke) == (Kind::Whole, Broke::End) {
+                yield LogItem::End(Completeness::Complete);
+                return;
+            }
+            reader.pause_after(broke).await;
+        }
+    }
+}
+
+/// How the reading of one answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broke {
+    End,
+    Error,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The end of the answer is the end of the follow only.
+    Follow,
+    /// The end of the answer is the end of the file.
+    Whole,
+}
+
+struct Open<S> {
+    kind: Kind,
+    body: S,
+}
+
+enum Opening<S> {
+    Open(Open<S>),
+    End(Option<Gap>, Completeness),
+}
+
+/// Lines on their way into one message.
+struct Chunk {
+    lines: Vec<LogLine>,
+    bytes: usize,
+    first_at: Option<Instant>,
+    before: InstancePosition,
+}
+
+impl Chunk {
+    fn new(before: InstancePosition) -> Self {
+        Self { lines: Vec::new(), bytes: 0, first_at: None, before }
+    }
+
+    fn push(&mut self, line: LogLine) {
+        self.first_at.get_or_insert_with(Instant::now);
+        self.bytes += line.content.len() + LINE_OVERHEAD;
+        self.lines.push(line);
+    }
+
+    fn take(&mut self, after: InstancePosition) -> LogItem {
+        let chunk = std::mem::replace(self, Self::new(after));
+        LogItem::Lines { lines: chunk.lines, before: chunk.before, after }
+    }
+}
+
+struct Reader {
+    api: PodApi,
+    view: watch::Receiver<Arc<View>>,
+    instance: Instance,
+    tail_lines: Option<u64>,
+    since: Option<Timestamp>,
+    mode: ReadMode,
+    /// Behind the last line that was handed on.
+    position: InstancePosition,
+    /// Time of the last line that was handed on.
+    last_nanos: Option<i64>,
+    /// How many entries of the position's second are still to be passed over in this read.
+    pass_over: u32,
+    /// The CRC of the last entry that was passed over.
+    passed: Option<u32>,
+    pause: Duration,
+    missing: u32,
+}
+
+impl Reader {
+    fn new(api: PodApi, view: watch::Receiver<Arc<View>>, instance: Instance, start: LogStart) -> Self {
+        let LogStart { position, tail_lines, since, mode } = start;
+        Self {
+            api,
+            view,
+            instance,
+            tail_lines,
+            since,
+            mode,
+            position,
+            last_nanos: None,
+            pass_over: 0,
+            passed: None,
+            pause: FIRST_PAUSE,
+            missing: 0,
+        }
+    }
+
+    /// Asks for the log from the position on, and again until there is an answer that says something.
+    async fn open(&mut self) -> Opening<impl Stream<Item = Result<Bytes, kube::Error>> + use<>> {
+        if self.position.position == Position::Complete {
+            return Opening::End(None, Completeness::Complete);
+        }
+        loop {
+            let (has_ended, previous, gone) = self.look();
+            if gone {
+                return Opening::End(Some(self.gap(GapReason::PodDeleted, "the pod was gone before its log was read to the end")), Completeness::Cut);
+            }
+            let kind = if has_ended || self.mode == ReadMode::SoFar { Kind::Whole } else { Kind::Follow };
+            let fresh = self.position == InstancePosition::default();
+            let since = match self.position.position {
+                Position::At { second, .. } => Some(second),
+                Position::Start | Position::Complete => self.since.map(Timestamp::as_second),
+            };
+            let request = LogRequest {
+                container: &self.instance.container,
+                follow: kind == Kind::Follow,
+                previous,
+                since,
+                tail_lines: if fresh { self.tail_lines } else { None },
+            };
+            let pod_name = self.view.borrow().pod_name.clone();
+            match self.api.log(&pod_name, &request).await {
+                Ok(body) => {
+                    self.pass_over = match self.position.position {
+                        Position::At { count, .. } => count,
+                        Position::Start | Position::Complete => 0,
+                    };
+                    self.passed = None;
+                    return Opening::Open(Open { kind, body });
+                }
+                Err(error) => {
+                    if let Some(end) = self.give_up(&error, has_ended) {
+                        return Opening::End(Some(end), Completeness::Cut);
+                    }
+                    debug!(error = &error as &dyn std::error::Error, "a log cannot be read yet");
+                    self.wait().await;
+                }
+            }
+        }
+    }
+
+    /// Whether the instance has ended, whether it is the one before the latest restart, whether the pod is gone.
+    fn look(&mut self) -> (bool, bool, bool) {
+        let view = self.view.borrow_and_update();
+        let Some(container) = view.container(&self.instance.container) else { return (true, false, false) };
+        let restarted = container.restarts > self.instance.restart;
+        let ended = restarted || matches!(container.state, ContainerState::Terminated(_)) || view.is_terminal();
+        // The kubelet keeps one instance back. A container that waits for its restart counts up when it starts.
+        let waits = matches!(container.state, ContainerState::Waiting { .. }) && container.last.is_some();
+        (ended || waits, restarted && !waits, view.presence == Presence::Gone)
+    }
+
+    /// Whether an error is the last word. The kubelet's status runs behind the container, so at the beginning 400 and 404
+    /// mean nothing.
+    fn give_up(&mut self, error: &ApiError, has_ended: bool) -> Option<Gap> {
+        match error.code() {
+            Some(401 | 403) => {
+                let message = format!("the cluster refuses the broker the log: {error}; it needs get on pods/log");
+                Some(self.gap(GapReason::Refused, message))
+            }
+            Some(400 | 404) if has_ended => {
+                self.missing += 1;
+                let message = "the log was gone before it was read to the end";
+                (self.missing >= MISSING_TRIES).then(|| self.gap(GapReason::PodDeleted, message))
+            }
+            _ => None,
+        }
+    }
+
+    /// Hands a line on, unless it was had before.
+    fn take(&mut self, line: LogLine, chunk: &mut Chunk) -> Option<Gap> {
+        let second = line.nanos.div_euclid(1_000_000_000);
+        let check = crc32fast::hash(&line.content);
+        let mut gap = None;
+        if let Position::At { second: had, check: expected, .. } = self.position.position
+            && self.pass_over > 0
+        {
+            if second <= had {
+                self.pass_over -= 1;
+                self.passed = Some(check);
+                if self.pass_over == 0 && check != expected {
+                    return Some(self.gap(GapReason::ResumeAmbiguous, "the last line that was read is not there any more"));
+                }
+                return None;
+            }
+            gap = self.passed_over_less_than_it_had();
+        }
+        self.advance(second, check);
+        let too_early = self.since.is_some_and(|since| i128::from(line.nanos) < since.as_nanosecond());
+        if too_early || self.position.skip > 0 {
+            self.position.skip = self.position.skip.saturating_sub(1);
+            if chunk.lines.is_empty() {
+                chunk.before = self.position;
+            }
+            return gap;
+        }
+        self.last_nanos = Some(line.nanos);
+        chunk.push(line);
+        gap
+    }
+
+    fn advance(&mut self, second: i64, check: u32) {
+        self.position.position = match self.position.position {
+            // A clock that went back does not take the position with it: the kubelet would be asked for what was had.
+            unmoved @ Position::At { second: had, .. } if second < had => unmoved,
+            Position::At { second: had, count, .. } if second == had => {
+                Position::At { second, count: count.saturating_add(1), check }
+            }
+            _ => Position::At { second, count: 1, check },
+        };
+    }
+
+    /// The file has less of the position's second than was read of it once.
+    fn passed_over_less_than_it_had(&mut self) -> Option<Gap> {
+        if std::mem::take(&mut self.pass_over) == 0 {
+            return None;
+        }
+        Some(self.gap(GapReason::ResumeAmbiguous, "the lines that were read last are not there any more"))
+    }
+
+    async fn pause_after(&mut self, broke: Broke) {
+        match broke {
+            // Most ends of a follow are ends of the container, and the status will say so in a moment.
+            Broke::End => {
+                let limit = Instant::now() + STATUS_DELAY;
+                while !self.look().0 {
+                    match tokio::time::timeout_at(limit, self.view.changed()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) | Err(_) => return,
+                    }
+                }
+            }
+            Broke::Error => self.wait().await,
+        }
+    }
+
+    /// Waits a while, or until the pod changes.
+    async fn wait(&mut self) {
+        let jitter = self.pause.mul_f64(rand::random_range(0.5..1.0));
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        let _ = tokio::time::timeout(jitter, async {
+            // A closed channel has nothing more to tell, and must not make this a busy loop.
+            if self.view.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+        .await;
+    }
+
+    fn gap(&self, reason: GapReason, message: impl Into<String>) -> Gap {
+        Gap {
+            instance: self.instance.clone(),
+            reason,
+            after: self.last_nanos.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok()),
+            before: None,
+            lines_at_least: 0,
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The labels, annotations and other names that the broker writes into the cluster. They are read by other replicas, by
+//! later versions and by people: a change here is a change of the contract.
+
+/// Selects what belongs to an installation and a target; the hub's watch asks for both.
+pub(super) const INSTANCE_LABEL: &str = "podbroker.io/instance";
+/// See `INSTANCE_LABEL`.
+pub(super) const TARGET_LABEL: &str = "podbroker.io/target";
+/// Whose execution it is.
+pub(super) const TENANT_LABEL: &str = "podbroker.io/tenant";
+/// The hash of the execution's address.
+pub(super) const EXECUTION_LABEL: &str = "podbroker.io/execution";
+/// The attempt's number.
+pub(super) const ATTEMPT_LABEL: &str = "podbroker.io/attempt";
+
+/// The execution id in full; a label holds 63 characters only.
+pub(super) const ID: &str = "podbroker.io/execution-id";
+/// The subject of the caller that submitted it.
+pub(super) const SUBMITTED_BY: &str = "podbroker.io/submitted-by";
+/// RFC 3339; the object is not deleted before.
+pub(super) const SUBMIT_BEFORE: &str = "podbroker.io/submit-before";
+/// The digest of the request.
+pub(super) const DIGEST: &str = "podbroker.io/spec-digest";
+/// The resolved policies as JSON.
+pub(super) const POLICIES: &str = "podbroker.io/policies";
+/// The caller's labels as JSON.
+pub(super) const LABELS: &str = "podbroker.io/labels";
+/// The name that the caller's manifest asked for.
+pub(super) const WISHED_NAME: &str = "podbroker.io/requested-name";
+/// The caller's manifest: gzip, base64. The live spec was changed by admission and cannot make another attempt.
+pub(super) const MANIFEST: &str = "podbroker.io/manifest";
+/// Who asked for the end, as JSON.
+pub(super) const CANCEL: &str = "podbroker.io/cancel";
+/// RFC 3339: the outcome was decided before what still ran was ended.
+pub(super) const DECIDED: &str = "podbroker.io/decided-at";
+/// RFC 3339: the claim holder has all it wants.
+pub(super) const RELEASED: &str = "podbroker.io/released-at";
+
+/// Keeps the object, and so the exit codes, until the outcome was taken.
+pub(super) const FINALIZER: &str = "podbroker.io/outcome";
+
+/// Everything under this belongs to the broker.
+pub(super) const PREFIX: &str = "podbroker.io/";
+
+/// The container and the volume that carry the result.
+pub(super) const RESULT_NAME: &str = "podbroker-result";

@@ -1,0 +1,303 @@
+//! From a view to where the execution stands and how it ended: a pure function, and the only judge.
+//!
+//! The order of the questions matters. What the deciding containers did by themselves counts before what was done to them:
+//! an execution that had ended when somebody cancelled it keeps its own outcome. But an end after a kill was asked for is a
+//! kill, also when the program caught the signal and exited with 0: today's operators call that a success.
+
+use jiff::Timestamp;
+
+use super::view::{ContainerState, ContainerView, Phase, Presence, Restarts, Termination, View};
+use crate::execution::{ContainerOutcome, ContainerRole, FailureClass, Outcome, State};
+
+/// Where an execution stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Status {
+    pub(super) state: State,
+    /// One sentence, or nothing.
+    pub(super) reason: String,
+    /// Set from ENDING on.
+    pub(super) outcome: Option<Outcome>,
+    pub(super) started: Option<Timestamp>,
+    pub(super) ended: Option<Timestamp>,
+}
+
+/// What the view says.
+pub(super) fn status(view: &View) -> Status {
+    let started = view.deciding().filter_map(ContainerView::started).min();
+    let Some(verdict) = verdict(view) else {
+        let running = view.deciding().any(|container| started.is_some() || container.has_run());
+        let state = if running { State::Running } else { State::Pending };
+        return Status { state, reason: reason(view), outcome: None, started, ended: None };
+    };
+    let outcome = outcome(view, verdict);
+    let ended = view.deciding().filter_map(|container| container.termination()?.ended).max();
+    let over = view.is_terminal() || never_ran_and_deleted(view);
+    let state = if over { outcome.state } else { State::Ending };
+    Status { state, reason: outcome.message.clone(), outcome: Some(outcome), started, ended }
+}
+
+/// Why an execution ended; `None` while it has not.
+enum Verdict {
+    Succeeded,
+    Failed(FailureClass),
+    Cancelled,
+}
+
+fn verdict(view: &View) -> Option<Verdict> {
+    let ended = view.deciding().all(|container| container.termination().is_some()) && view.deciding().next().is_some();
+    let final_end = ended && (is_last(view) || view.is_terminal());
+    if !final_end && !view.is_terminal() && !never_ran_and_deleted(view) {
+        return None;
+    }
+    if final_end && view.decided.is_some() {
+        // What still ran was ended after this, by the broker itself.
+        return Some(by_exit_codes(view));
+    }
+    let killed_by = killed(view);
+    Some(match killed_by {
+        Some(verdict) if !ended_before_the_kill(view) => verdict,
+        _ if final_end => by_exit_codes(view),
+        _ => vanished(view),
+    })
+}
+
+/// No kubelet ever had it, and none will.
+fn never_ran_and_deleted(view: &View) -> bool {
+    view.delete_requested.is_some() && view.node.is_empty()
+}
+
+/// The containers that have ended will not be started again.
+fn is_last(view: &View) -> bool {
+    // With OnFailure the kubelet starts a failed container again; only its phase says that it has given up.
+    view.deciding().all(|container| container.termination().is_some_and(|end| end.exit_code == 0))
+        || view.restarts == Restarts::Never
+}
+
+fn by_exit_codes(view: &View) -> Verdict {
+    let failed = view.deciding().filter_map(ContainerView::termination).find(|end| end.exit_code != 0);
+    let out_of_memory = view.containers.iter().filter_map(ContainerView::termination).any(is_out_of_memory);
+    match failed {
+        None => Verdict::Succeeded,
+        Some(_) if out_of_memory => Verdict::Failed(FailureClass::OutOfMemory),
+        Some(_) => Verdict::Failed(FailureClass::Application),
+    }
+}
+
+fn is_out_of_memory(end: &Termination) -> bool {
+    end.reason == "OOMKilled"
+}
+
+/// What was done to the pod from outside, whether or not it was what ended it.
+fn killed(view: &View) -> Option<Verdict> {
+    if let Some(intent) = &view.cancel {
+        return Some(match intent.class {
+            FailureClass::CancelledByCaller => Verdict::Cancelled,
+            class => Verdict::Failed(class),
+        });
+    }
+    if view.phase == Phase::Failed && view.reason == "DeadlineExceeded" {
+        return Some(Verdict::Failed(FailureClass::Deadline));
+    }
+    if let Some(class) = disruption(view) {
+        return Some(Verdict::Failed(class));
+    }
+    view.delete_requested.map(|_| Verdict::Failed(FailureClass::PodDeleted))
+}
+
+fn disruption(view: &View) -> Option<FailureClass> {
+    match view.disruption.as_ref().map(|(reason, _)| reason.as_str()) {
+        Some("PreemptionByScheduler") => return Some(FailureClass::Preempted),
+        Some("DeletionByTaintManager" | "DeletionByPodGC") => return Some(FailureClass::NodeLost),
+        Some(_) => return Some(FailureClass::Evicted),
+        None => {}
+    }
+    match view.reason.as_str() {
+        "Evicted" => Some(FailureClass::Evicted),
+        "Preempting" | "Preempted" => Some(FailureClass::Preempted),
+        "NodeLost" | "NodeShutdown" | "Terminated" | "Shutdown" => Some(FailureClass::NodeLost),
+        _ => None,
+    }
+}
+
+/// Every deciding container had ended when the kill was asked for. Times have whole seconds, so an end in the same second
+/// counts as before only if it was a success: a kill does not make one so fast.
+fn ended_before_the_kill(view: &View) -> bool {
+    let Some(kill) = moment_of_the_kill(view) else { return false };
+    view.deciding().next().is_some()
+        && view.deciding().all(|container| {
+            container.termination().is_some_and(|end| {
+                end.ended.is_some_and(|ended| {
+                    ended.as_second() < kill.as_second()
+                        || (ended.as_second() == kill.as_second() && end.exit_code == 0)
+                })
+            })
+        })
+}
+
+fn moment_of_the_kill(view: &View) -> Option<Timestamp> {
+    if let Some(intent) = &view.cancel {
+        return Some(intent.at);
+    }
+    if view.reason == "DeadlineExceeded" {
+        return view.deadline;
+    }
+    match &view.disruption {
+        Some((_, since)) => *since,
+        None => view.delete_requested,
+    }
+}
+
+/// It ended, and no deciding container says how.
+fn vanished(view: &View) -> Verdict {
+    let failed_init = view.containers.iter().any(|container| {
+        container.role == ContainerRole::Init && container.termination().is_some_and(|end| end.exit_code != 0)
+    });
+    if view.presence == Presence::Gone {
+        Verdict::Failed(FailureClass::PodDeleted)
+    } else if view.phase == Phase::Succeeded {
+        Verdict::Succeeded
+    } else if view.containers.iter().filter_map(ContainerView::termination).any(is_out_of_memory) {
+        Verdict::Failed(FailureClass::OutOfMemory)
+    } else if failed_init {
+        Verdict::Failed(FailureClass::Application)
+    } else if view.reason == "UnexpectedAdmissionError" || view.reason.starts_with("OutOf") {
+        // The kubelet refused what the scheduler had placed.
+        Verdict::Failed(FailureClass::Unschedulable)
+    } else {
+        Verdict::Failed(FailureClass::Application)
+    }
+}
+
+fn outcome(view: &View, verdict: Verdict) -> Outcome {
+    let (state, class) = match verdict {
+        Verdict::Succeeded => (State::Succeeded, None),
+        Verdict::Failed(class) => (State::Failed, Some(class)),
+        Verdict::Cancelled => (State::Cancelled, Some(FailureClass::CancelledByCaller)),
+    };
+    let ends = || view.deciding().filter_map(ContainerView::termination);
+    let deciding = ends().find(|end| end.exit_code != 0).or_else(|| ends().next());
+    let reason = match deciding {
+        _ if !view.reason.is_empty() => view.reason.clone(),
+        Some(end) => end.reason.clone(),
+        None => view.disruption.as_ref().map(|(reason, _)| reason.clone()).unwrap_or_default(),
+    };
+    Outcome {
+        state,
+        class,
+        reason,
+        message: class.map(|class| sentence(view, class)).unwrap_or_default(),
+        containers: view.containers.iter().filter(|container| !container.is_hidden()).map(container_outcome).collect(),
+        exit_code: deciding.map(|end| end.exit_code),
+    }
+}
+
+/// What happened, for a person.
+fn sentence(view: &View, class: FailureClass) -> String {
+    let intent = |fallback: &str| match &view.cancel {
+        Some(intent) if intent.reason.is_empty() => fallback.to_owned(),
+        Some(intent) => format!("{fallback}: {}", intent.reason),
+        None => fallback.to_owned(),
+    };
+    let by = view.cancel.as_ref().map_or("", |intent| intent.by.as_str());
+    let told = if view.message.is_empty() { String::new() } else { format!(": {}", view.message) };
+    match class {
+        FailureClass::CancelledByCaller => intent(&format!("cancelled by {by}")),
+        FailureClass::StartDeadline | FailureClass::ImagePull | FailureClass::Unschedulable if view.cancel.is_some() => {
+            intent("no container had started when the start deadline passed")
+        }
+        FailureClass::Orphaned => intent("nobody followed it any more"),
+        FailureClass::Deadline => format!("the run deadline passed{told}"),
+        FailureClass::PodDeleted => "somebody deleted the pod before it had ended".to_owned(),
+        FailureClass::Evicted => format!("the pod was evicted{told}"),
+        FailureClass::Preempted => format!("a pod of higher priority took its place{told}"),
+        FailureClass::NodeLost | FailureClass::SpotInterrupted => {
+            format!("the node {} went away{told}", if view.node.is_empty() { "of the pod" } else { &view.node })
+        }
+        FailureClass::OutOfMemory => with_container(view, is_out_of_memory, "was killed for using more memory than allowed"),
+        _ => with_container(view, |end| end.exit_code != 0, "failed") + &told,
+    }
+}
+
+/// Names the container that is to blame and what it said.
+fn with_container(view: &View, is_it: impl Fn(&Termination) -> bool, what: &str) -> String {
+    let blamed = view.containers.iter().find_map(|container| {
+        container.termination().filter(|end| is_it(end)).map(|end| (&container.name, end))
+    });
+    match blamed {
+        Some((name, end)) => {
+            let message = end.message.trim();
+            let said = if message.is_empty() { String::new() } else { format!(": {message}") };
+            format!("container {name} {what} with exit code {}{said}", end.exit_code)
+        }
+        None => format!("the pod {what}"),
+    }
+}
+
+fn container_outcome(container: &ContainerView) -> ContainerOutcome {
+    let (reason, message) = match &container.state {
+        ContainerState::Waiting { reason, message } => (reason.clone(), message.clone()),
+        ContainerState::Running { .. } => (String::new(), String::new()),
+        ContainerState::Terminated(end) => (end.reason.clone(), end.message.clone()),
+    };
+    let end = container.termination();
+    ContainerOutcome {
+        container: container.name.clone(),
+        role: container.role,
+        exit_code: end.map(|end| end.exit_code),
+        signal: end.and_then(|end| end.signal),
+        reason,
+        message,
+        restarts: container.restarts,
+        started: container.started(),
+        ended: end.and_then(|end| end.ended),
+    }
+}
+
+/// Why it stands where it stands, for a person.
+fn reason(view: &View) -> String {
+    if let Some(message) = &view.unschedulable {
+        return format!("no node can take it: {message}");
+    }
+    let waiting = view.containers.iter().find_map(|container| match &container.state {
+        ContainerState::Waiting { reason, message } if !is_ordinary(reason) => {
+            let said = if message.is_empty() { String::new() } else { format!(": {message}") };
+            Some(format!("container {} waits, {reason}{said}", container.name))
+        }
+        _ => None,
+    });
+    if let Some(waiting) = waiting {
+        return waiting;
+    }
+    let inits: Vec<_> = view.containers.iter().filter(|container| container.role == ContainerRole::Init).collect();
+    let running = inits.iter().position(|container| matches!(container.state, ContainerState::Running { .. }));
+    running.map(|n| format!("init container {} runs, {} of {}", inits[n].name, n + 1, inits.len())).unwrap_or_default()
+}
+
+/// A container waits like this at every start.
+pub(super) fn is_ordinary(reason: &str) -> bool {
+    matches!(reason, "" | "PodInitializing" | "ContainerCreating")
+}
+
+/// Whether an image cannot be had, by the kubelet's words.
+pub(super) fn is_image_trouble(reason: &str) -> bool {
+    matches!(
+        reason,
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError" | "RegistryUnavailable"
+    )
+}
+
+/// The class of an execution that did not start in time.
+pub(super) fn start_deadline_class(view: &View) -> FailureClass {
+    let waits = |container: &ContainerView| matches!(&container.state, ContainerState::Waiting { reason, .. } if is_image_trouble(reason));
+    if view.unschedulable.is_some() {
+        FailureClass::Unschedulable
+    } else if view.containers.iter().any(waits) {
+        FailureClass::ImagePull
+    } else {
+        FailureClass::StartDeadline
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,142 @@
+//! Exactly-once submit: the name decides.
+//!
+//! A create that was answered with anything but success may still have happened, so it is repeated: the second try meets its
+//! own object. An object that is there already is compared and never believed. Nothing is created after `submit_before`, by
+//! the API server's clock.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::response;
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::api::{ApiError, Run};
+use super::view::View;
+use super::{PodBackend, describe, manifest, refusal};
+use crate::backend::{Origin, Submitted};
+use crate::error::Error;
+use crate::execution::{Address, Execution, State, Submit, SubmitMode, Tenant, spec_digest};
+
+/// How long one call tries. Its caller has a deadline too, and repeats the call.
+const TRY_FOR: Duration = Duration::from_secs(20);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+impl PodBackend {
+    pub(super) async fn submit_pod(&self, tenant: &Tenant, request: Submit) -> Result<Submitted, Error> {
+        let address = self.address(tenant, &request.id);
+        let digest = spec_digest(&request.manifest, &request.labels, &request.policies);
+        let name = address.pod_name(1);
+        if request.mode != SubmitMode::ValidateOnly
+            && let Some(view) = self.hub.get(&name)
+        {
+            return self.found(&address, &view, &digest);
+        }
+        if request.mode == SubmitMode::MustExist {
+            return match self.api.get::<Pod>(&name).await {
+                Ok(pod) => self.found_pod(&address, &pod, &digest),
+                Err(error) if error.code() == Some(404) => {
+                    Err(Error::NoSuchExecution { name: address.name().to_string() })
+                }
+                Err(error) => Err(self.error("read a pod", error)),
+            };
+        }
+        let policies = request.policies.resolve(&self.settings.defaults)?;
+        let pod = manifest::build(&self.settings, &address, 1, &request, &policies, &digest)?;
+        if request.mode == SubmitMode::ValidateOnly {
+            return self.validate(&address, &pod, &digest).await;
+        }
+        self.create(&address, &request, &pod, &digest).await
+    }
+
+    async fn create(&self, address: &Address, request: &Submit, pod: &Value, digest: &str) -> Result<Submitted, Error> {
+        let name = address.pod_name(1);
+        let give_up = Instant::now() + TRY_FOR;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if self.api.clock().now() > request.submit_before {
+                return Err(Error::SubmitWindowClosed { submit_before: request.submit_before });
+            }
+            let error = match self.api.create(pod, &name, Run::Real).await {
+                Ok(created) => {
+                    info!(execution = %address.name(), pod = name, "created");
+                    return self.created(address, created);
+                }
+                Err(ApiError::Refused(status)) if status.reason == response::reason::ALREADY_EXISTS => {
+                    match self.api.get::<Pod>(&name).await {
+                        Ok(pod) => return self.found_pod(address, &pod, digest),
+                        // It was deleted in between, or nobody answers: the create will tell.
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            let passing = error.is_passing() || error.code() == Some(404) && !is_missing_namespace(&error);
+            if !passing || Instant::now() + pause > give_up {
+                return Err(self.error("create a pod", error));
+            }
+            info!(execution = %address.name(), error = &error as &dyn std::error::Error, "the create is repeated");
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn validate(&self, address: &Address, pod: &Value, digest: &str) -> Result<Submitted, Error> {
+        let answer = self
+            .api
+            .create(pod, &address.pod_name(1), Run::Dry)
+            .await
+            .map_err(|error| self.error("validate a pod", error))?;
+        let text = serde_json::to_vec(&answer).map_err(|error| Error::bug(error.to_string()))?;
+        let pod: Pod = serde_json::from_value(answer).map_err(|error| Error::bug(error.to_string()))?;
+        let view = View::of(&pod).map_err(Error::bug)?;
+        let execution = Execution {
+            pod_json: Some(text),
+            digest: digest.to_owned(),
+            state: State::Pending,
+            ..describe::execution(&self.settings, &view)
+        };
+        Ok(Submitted { execution, claim: String::new(), origin: Origin::Found })
+    }
+
+    fn created(&self, address: &Address, answer: Value) -> Result<Submitted, Error> {
+        let pod: Pod = serde_json::from_value(answer).map_err(|error| Error::bug(error.to_string()))?;
+        let view = self.hub.learn(&pod).map_err(|problem| Error::bug(format!("{}: {problem}", address.name())))?;
+        let execution = describe::execution(&self.settings, &view);
+        Ok(Submitted { execution, claim: claim(&view), origin: Origin::Created })
+    }
+
+    fn found_pod(&self, address: &Address, pod: &Pod, digest: &str) -> Result<Submitted, Error> {
+        let taken = || Error::IdReused { id: address.id.to_string() };
+        // Another installation's, or a stranger's that took the name: not ours to hand out.
+        let view = View::of(pod).map_err(|_| taken())?;
+        if !self.is_ours(pod) {
+            return Err(taken());
+        }
+        let view = self.hub.learn(pod).unwrap_or_else(|_| view.into());
+        self.found(address, &view, digest)
+    }
+
+    fn found(&self, address: &Address, view: &View, digest: &str) -> Result<Submitted, Error> {
+        if describe::address(&self.settings, view) != *address || view.digest != digest {
+            return Err(Error::IdReused { id: address.id.to_string() });
+        }
+        let execution = describe::execution(&self.settings, view);
+        Ok(Submitted { execution, claim: claim(view), origin: Origin::Found })
+    }
+
+    pub(super) fn error(&self, operation: &'static str, error: ApiError) -> Error {
+        refusal::error(&self.settings.target, operation, error)
+    }
+}
+
+/// Proves that the holder's submit led to this object. One execution has one object, so its uid is proof enough.
+pub(super) fn claim(view: &View) -> String {
+    format!("1.{}", view.uid)
+}
+
+fn is_missing_namespace(error: &ApiError) -> bool {
+    matches!(error, ApiError::Refused(status) if status.message.contains("namespaces \""))
+}

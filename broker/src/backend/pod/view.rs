@@ -1,0 +1,281 @@
+//! What the broker keeps of a pod: a small value, not the object.
+//!
+//! A view is made from each version of a pod that the watch or an answer brings; the pod is dropped at once. Everything that
+//! is said about an execution is a function of its view.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
+
+use super::manifest::{read_labels, read_time};
+use super::names::{
+    ATTEMPT_LABEL, CANCEL, DECIDED, DIGEST, FINALIZER, ID, LABELS, POLICIES, RELEASED, RESULT_NAME, SUBMIT_BEFORE,
+    TENANT_LABEL,
+};
+use crate::execution::{CancelIntent, ContainerRole, ExecutionId, Policies, Tenant};
+
+/// A pod, as far as it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) pod_name: String,
+    pub(super) namespace: String,
+    pub(super) uid: String,
+    /// The API server orders versions of objects by it; 0 if it says something that is no number.
+    pub(super) version: u64,
+    pub(super) tenant: Tenant,
+    pub(super) id: ExecutionId,
+    pub(super) attempt: u32,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) policies: Policies,
+    pub(super) digest: String,
+    pub(super) submit_before: Timestamp,
+    pub(super) created: Option<Timestamp>,
+    pub(super) node: String,
+    pub(super) cancel: Option<CancelIntent>,
+    pub(super) decided: Option<Timestamp>,
+    pub(super) released: Option<Timestamp>,
+    /// When somebody asked for its deletion.
+    pub(super) delete_requested: Option<Timestamp>,
+    pub(super) has_finalizer: bool,
+    /// The object is no more; this is the last that was seen of it.
+    pub(super) presence: Presence,
+    pub(super) phase: Phase,
+    /// `status.reason`, such as `Evicted` or `DeadlineExceeded`.
+    pub(super) reason: String,
+    /// `status.message`.
+    pub(super) message: String,
+    /// The scheduler's sentence, while it cannot place the pod.
+    pub(super) unschedulable: Option<String>,
+    /// The reason of the `DisruptionTarget` condition, and since when.
+    pub(super) disruption: Option<(String, Option<Timestamp>)>,
+    /// When the run deadline passes, by the kubelet's count.
+    pub(super) deadline: Option<Timestamp>,
+    /// `spec.restartPolicy` is OnFailure: a failed container starts again.
+    pub(super) restarts: Restarts,
+    /// Init containers first, as in the spec.
+    pub(super) containers: Vec<ContainerView>,
+}
+
+/// Whether the object still exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Present,
+    Gone,
+}
+
+/// Whether the kubelet starts a failed container again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Restarts {
+    Never,
+    OnFailure,
+}
+
+/// `status.phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    Unknown,
+}
+
+/// One container of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ContainerView {
+    pub(super) name: String,
+    pub(super) role: ContainerRole,
+    pub(super) restarts: u32,
+    pub(super) state: ContainerState,
+    /// How the instance before the latest restart ended.
+    pub(super) last: Option<Termination>,
+}
+
+/// Where a container stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ContainerState {
+    Waiting { reason: String, message: String },
+    Running { started: Option<Timestamp> },
+    Terminated(Termination),
+}
+
+/// How a container instance ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Termination {
+    pub(super) exit_code: i32,
+    pub(super) signal: Option<i32>,
+    pub(super) reason: String,
+    pub(super) message: String,
+    pub(super) started: Option<Timestamp>,
+    pub(super) ended: Option<Timestamp>,
+}
+
+impl View {
+    /// The view of a pod, or what is wrong with it: somebody else may have changed or made up our labels and annotations.
+    pub(super) fn of(pod: &Pod) -> Result<Self, &'static str> {
+        let metadata = &pod.metadata;
+        let none = BTreeMap::new();
+        let labels = metadata.labels.as_ref().unwrap_or(&none);
+        let annotations = metadata.annotations.as_ref().unwrap_or(&none);
+        let json = |key: &str| annotations.get(key);
+        let policies: Policies = json(POLICIES)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or("the annotation with the policies is missing or damaged")?;
+        let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
+        let condition = |kind: &str, value: &str| {
+            status.conditions.iter().flatten().find(|condition| condition.type_ == kind && condition.status == value)
+        };
+        let unschedulable = condition("PodScheduled", "False").map(|c| c.message.clone().unwrap_or_default());
+        let disruption = condition("DisruptionTarget", "True")
+            .map(|c| (c.reason.clone().unwrap_or_default(), c.last_transition_time.as_ref().map(|time| time.0)));
+        let deadline = status.start_time.as_ref().zip(spec.active_deadline_seconds).and_then(|(start, seconds)| {
+            start.0.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()
+        });
+        let restarts = match spec.restart_policy.as_deref() {
+            Some("Never") => Restarts::Never,
+            _ => Restarts::OnFailure,
+        };
+        let grace = jiff::SignedDuration::from_secs(metadata.deletion_grace_period_seconds.unwrap_or(0));
+        Ok(Self {
+            pod_name: metadata.name.clone().ok_or("the pod has no name")?,
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            version: metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or(0),
+            tenant: labels.get(TENANT_LABEL).and_then(|t| t.parse().ok()).ok_or("the tenant's label is damaged")?,
+            id: json(ID).and_then(|id| id.parse().ok()).ok_or("the annotation with the execution id is damaged")?,
+            attempt: labels.get(ATTEMPT_LABEL).and_then(|n| n.parse().ok()).ok_or("the attempt's label is damaged")?,
+            labels: json(LABELS).and_then(|text| read_labels(text)).ok_or("the annotation with the labels is damaged")?,
+            digest: json(DIGEST).cloned().unwrap_or_default(),
+            submit_before: read_time(json(SUBMIT_BEFORE)).ok_or("the annotation with the submit window is damaged")?,
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            node: spec.node_name.clone().unwrap_or_default(),
+            cancel: json(CANCEL).and_then(|text| serde_json::from_str(text).ok()),
+            decided: read_time(json(DECIDED)),
+            released: read_time(json(RELEASED)),
+            // The API server writes the moment of the end of the grace; the request was that much earlier.
+            delete_requested: metadata.deletion_timestamp.as_ref().map(|t| t.0.saturating_sub(grace).unwrap_or(t.0)),
+            has_finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
+            presence: Presence::Present,
+            phase: phase(&status),
+            reason: status.reason.clone().unwrap_or_default(),
+            message: status.message.clone().unwrap_or_default(),
+            unschedulable,
+            disruption,
+            deadline,
+            restarts,
+            containers: containers(&spec, &status, &policies),
+            policies,
+        })
+    }
+
+    /// The container with that name.
+    pub(super) fn container(&self, name: &str) -> Option<&ContainerView> {
+        self.containers.iter().find(|container| container.name == name)
+    }
+
+    /// The containers whose end decides.
+    pub(super) fn deciding(&self) -> impl Iterator<Item = &ContainerView> {
+        self.containers.iter().filter(|container| container.role == ContainerRole::Deciding)
+    }
+
+    /// The cluster will change nothing any more.
+    pub(super) fn is_terminal(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed) || self.presence == Presence::Gone
+    }
+}
+
+impl ContainerView {
+    /// When its current instance started.
+    pub(super) fn started(&self) -> Option<Timestamp> {
+        match &self.state {
+            ContainerState::Waiting { .. } => None,
+            ContainerState::Running { started } => *started,
+            ContainerState::Terminated(termination) => termination.started,
+        }
+    }
+
+    /// How its current instance ended.
+    pub(super) fn termination(&self) -> Option<&Termination> {
+        match &self.state {
+            ContainerState::Terminated(termination) => Some(termination),
+            ContainerState::Waiting { .. } | ContainerState::Running { .. } => None,
+        }
+    }
+
+    /// It has run at some time, so it may have written lines.
+    pub(super) fn has_run(&self) -> bool {
+        match &self.state {
+            ContainerState::Waiting { .. } => self.last.is_some(),
+            ContainerState::Running { .. } => true,
+            // Without a start time the kubelet made the end up: the container never ran.
+            ContainerState::Terminated(termination) => termination.started.is_some() || self.last.is_some(),
+        }
+    }
+
+    /// The broker added it; callers are not shown it.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.name == RESULT_NAME
+    }
+}
+
+fn phase(status: &PodStatus) -> Phase {
+    match status.phase.as_deref() {
+        Some("Running") => Phase::Running,
+        Some("Succeeded") => Phase::Succeeded,
+        Some("Failed") => Phase::Failed,
+        Some("Unknown") => Phase::Unknown,
+        _ => Phase::Pending,
+    }
+}
+
+fn containers(spec: &PodSpec, status: &PodStatus, policies: &Policies) -> Vec<ContainerView> {
+    let find = |statuses: &Option<Vec<ContainerStatus>>, name: &str| {
+        statuses.iter().flatten().find(|status| status.name == name).cloned()
+    };
+    let init = spec.init_containers.iter().flatten().map(|container| {
+        let role = match container.restart_policy.as_deref() {
+            Some("Always") => ContainerRole::Sidecar,
+            _ => ContainerRole::Init,
+        };
+        container_view(&container.name, role, find(&status.init_container_statuses, &container.name))
+    });
+    let deciding = &policies.deciding_containers;
+    let main = spec.containers.iter().map(|container| {
+        let decides = deciding.is_empty() || deciding.contains(&container.name);
+        let role = if decides { ContainerRole::Deciding } else { ContainerRole::Other };
+        container_view(&container.name, role, find(&status.container_statuses, &container.name))
+    });
+    init.chain(main).collect()
+}
+
+fn container_view(name: &str, role: ContainerRole, status: Option<ContainerStatus>) -> ContainerView {
+    let status = status.unwrap_or_default();
+    let termination = |state: k8s_openapi::api::core::v1::ContainerStateTerminated| Termination {
+        exit_code: state.exit_code,
+        signal: state.signal.filter(|signal| *signal != 0),
+        reason: state.reason.unwrap_or_default(),
+        message: state.message.unwrap_or_default(),
+        started: state.started_at.map(|time| time.0).filter(|time| *time > Timestamp::UNIX_EPOCH),
+        ended: state.finished_at.map(|time| time.0).filter(|time| *time > Timestamp::UNIX_EPOCH),
+    };
+    let current = status.state.unwrap_or_default();
+    let state = if let Some(terminated) = current.terminated {
+        ContainerState::Terminated(termination(terminated))
+    } else if let Some(running) = current.running {
+        ContainerState::Running { started: running.started_at.map(|time| time.0) }
+    } else {
+        let waiting = current.waiting.unwrap_or_default();
+        ContainerState::Waiting {
+            reason: waiting.reason.unwrap_or_default(),
+            message: waiting.message.unwrap_or_default(),
+        }
+    };
+    ContainerView {
+        name: name.to_owned(),
+        role,
+        restarts: u32::try_from(status.restart_count).unwrap_or(0),
+        state,
+        last: status.last_state.and_then(|last| last.terminated).map(termination),
+    }
+}

@@ -1,0 +1,331 @@
+//! One watch of one execution: its states, its lines, its result, its end, as one stream with a cursor after each event.
+//!
+//! The stream owns everything it needs and spawns nothing: dropping it ends the reading. It tells the outcome as soon as the
+//! deciding containers have ended, then what is left of the lines, then END. Until END a final state is shown as ENDING.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, SelectAll};
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::PodSettings;
+use super::api::PodApi;
+use super::logs::{self, LogItem, LogStart, ReadMode};
+use super::view::{ContainerView, View};
+use super::{collect, describe};
+use crate::backend::EventStream;
+use crate::execution::{
+    Completeness, Cursor, Event, EventKind, Execution, Follow, Gap, GapReason, Instance, InstancePosition, LogChunk,
+    LogMode, Outcome, Position, ResultSource, State, StreamKey, WatchOptions,
+};
+
+/// A value or the words for why there is none.
+type ResultValue = Result<bytes::Bytes, String>;
+
+/// Follows an execution from a cursor on.
+pub(super) fn watch(
+    settings: Arc<PodSettings>,
+    api: PodApi,
+    view: watch::Receiver<Arc<View>>,
+    cursor: Cursor,
+    options: WatchOptions,
+) -> EventStream {
+    let mut watcher = Watcher::new(settings, api, view, cursor, options);
+    async_stream::stream! {
+        loop {
+            for event in watcher.look() {
+                yield Ok(event);
+            }
+            if watcher.is_finished() {
+                for event in watcher.finish() {
+                    yield Ok(event);
+                }
+                return;
+            }
+            for event in watcher.wait().await {
+                yield Ok(event);
+            }
+        }
+    }
+    .boxed()
+}
+
+struct Watcher {
+    settings: Arc<PodSettings>,
+    api: PodApi,
+    view: watch::Receiver<Arc<View>>,
+    /// The hub has let go of the pod: there will be no other view.
+    closed: bool,
+    cursor: Cursor,
+    options: WatchOptions,
+    told: Option<Execution>,
+    readers: SelectAll<BoxStream<'static, (StreamKey, LogItem)>>,
+    /// Those that were begun; an instance is read once.
+    begun: HashSet<StreamKey>,
+    /// Those that have not ended.
+    open: HashMap<StreamKey, Instance>,
+    result: Option<BoxFuture<'static, ResultValue>>,
+    outcome: Option<Outcome>,
+    /// The rest is not waited for after this.
+    drain_until: Option<Instant>,
+    drained: bool,
+}
+
+impl Watcher {
+    fn new(
+        settings: Arc<PodSettings>,
+        api: PodApi,
+        view: watch::Receiver<Arc<View>>,
+        cursor: Cursor,
+        options: WatchOptions,
+    ) -> Self {
+        Self {
+            settings,
+            api,
+            view,
+            closed: false,
+            cursor,
+            options,
+            told: None,
+            readers: SelectAll::new(),
+            begun: HashSet::new(),
+            open: HashMap::new(),
+            result: None,
+            outcome: None,
+            drain_until: None,
+            drained: false,
+        }
+    }
+
+    fn event(&self, kind: EventKind) -> Event {
+        Event { cursor: self.cursor.clone(), kind }
+    }
+
+    /// Looks at the latest view, starts what it makes possible, and says what is new.
+    fn look(&mut self) -> Vec<Event> {
+        let view = Arc::clone(&self.view.borrow_and_update());
+        let mut events = Vec::new();
+        let execution = describe::execution(&self.settings, &view);
+        if self.outcome.is_none() && execution.outcome.is_some() {
+            self.outcome.clone_from(&execution.outcome);
+            self.drain_until = Some(Instant::now() + view.policies.drain_deadline);
+        }
+        let shown = shown(execution);
+        if self.told.as_ref() != Some(&shown) {
+            self.told = Some(shown.clone());
+            events.push(self.event(EventKind::StateChanged(Box::new(shown.clone()))));
+        }
+        if let Some(attempt) = shown.attempts.last()
+            && self.cursor.attempts_started < attempt.number
+        {
+            self.cursor.attempts_started = attempt.number;
+            events.push(self.event(EventKind::AttemptStarted(attempt.clone())));
+        }
+        if let Some(notice) = describe::notice(&view) {
+            let hash = crc32fast::hash(format!("{} {}", notice.code, notice.message).as_bytes());
+            if self.cursor.notice != hash {
+                self.cursor.notice = hash;
+                events.push(self.event(EventKind::Notice(notice)));
+            }
+        }
+        if self.options.logs == LogMode::Lines {
+            self.begin_reading(&view);
+        }
+        self.begin_result(&view);
+        events
+    }
+
+    /// Starts to read each wanted instance that has run and was not begun yet.
+    fn begin_reading(&mut self, view: &View) {
+        for container in &view.containers {
+            let wanted = self.options.containers.is_empty() || self.options.containers.contains(&container.name);
+            if !wanted || container.is_hidden() || !container.has_run() {
+                continue;
+            }
+            // The kubelet keeps the instance before the latest one too; what is older is gone.
+            for restart in container.restarts.saturating_sub(1)..=container.restarts {
+                self.begin_instance(view, container, restart);
+            }
+        }
+    }
+
+    fn begin_instance(&mut self, view: &View, container: &ContainerView, restart: u32) {
+        let key = StreamKey { attempt: view.attempt, container: container.name.clone(), restart };
+        let position = self.cursor.stream(&key);
+        if position.position == Position::Complete || !self.begun.insert(key.clone()) {
+            return;
+        }
+        let role = container.role;
+        let instance = Instance { attempt: view.attempt, container: container.name.clone(), restart, role };
+        self.open.insert(key.clone(), instance.clone());
+        let with_cursor = position != InstancePosition::default();
+        let start = LogStart {
+            position,
+            tail_lines: self.options.tail_lines.filter(|_| !with_cursor),
+            since: self.options.since.filter(|_| !with_cursor),
+            mode: match self.options.follow {
+                Follow::UntilTheEnd => ReadMode::Follow,
+                Follow::SoFar => ReadMode::SoFar,
+            },
+        };
+        let items = logs::read(self.api.clone(), self.view.clone(), instance, start);
+        self.readers.push(items.map(move |item| (key.clone(), item)).boxed());
+    }
+
+    /// Starts to fetch the result once it can be had.
+    fn begin_result(&mut self, view: &View) {
+        if self.cursor.result_sent || self.result.is_some() || self.outcome.is_none() {
+            return;
+        }
+        self.result = match view.policies.result {
+            ResultSource::None => None,
+            ResultSource::TerminationMessage => {
+                Some(futures::future::ready(collect::termination_message(view)).boxed())
+            }
+            ResultSource::Sidecar => collect::from_sidecar(&self.api, view),
+        };
+    }
+
+    fn needs_result(&self) -> bool {
+        let policy = self.told.as_ref().map_or(ResultSource::None, |execution| execution.policies.result);
+        policy != ResultSource::None && !self.cursor.result_sent
+    }
+
+    /// Everything that will be said has been said, but for the end.
+    fn is_finished(&self) -> bool {
+        match self.options.follow {
+            Follow::SoFar => self.open.is_empty(),
+            Follow::UntilTheEnd => {
+                self.outcome.is_some() && (self.drained || (self.open.is_empty() && !self.needs_result()))
+            }
+        }
+    }
+
+    /// Waits until something happens, and says it.
+    async fn wait(&mut self) -> Vec<Event> {
+        let drain_until = self.drain_until.unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(3600));
+        let result = async {
+            match &mut self.result {
+                Some(result) => result.await,
+                None => std::future::pending().await,
+            }
+        };
+        let view = &mut self.view;
+        let closed = self.closed;
+        tokio::select! {
+            // What is known already is said before what is new, and a flood of lines does not hold back a state.
+            biased;
+            changed = view.changed(), if !closed => {
+                self.closed = changed.is_err();
+                Vec::new()
+            }
+            value = result => self.tell_result(value),
+            Some((key, item)) = self.readers.next(), if !self.open.is_empty() => self.tell_log(&key, item),
+            () = tokio::time::sleep_until(drain_until), if self.outcome.is_some() => {
+                self.drained = true;
+                Vec::new()
+            }
+        }
+    }
+
+    fn tell_result(&mut self, value: ResultValue) -> Vec<Event> {
+        self.result = None;
+        self.cursor.result_sent = true;
+        let source = self.told.as_ref().map_or(ResultSource::None, |execution| execution.policies.result);
+        vec![self.event(EventKind::Result(source, value))]
+    }
+
+    fn tell_log(&mut self, key: &StreamKey, item: LogItem) -> Vec<Event> {
+        let Some(instance) = self.open.get(key).cloned() else { return Vec::new() };
+        match item {
+            LogItem::Gap(gap) => vec![self.event(EventKind::LogGap(gap))],
+            LogItem::Lines { lines, before, after } => {
+                self.cursor.set_stream(key, before);
+                let before = self.cursor.clone();
+                self.cursor.set_stream(key, after);
+                if lines.is_empty() {
+                    return Vec::new();
+                }
+                self.cursor.log_bytes += lines.iter().map(|line| line.content.len() as u64 + 1).sum::<u64>();
+                let mut events = vec![self.event(EventKind::LogChunk(LogChunk { instance, lines, before }))];
+                if self.options.max_log_bytes.is_some_and(|limit| self.cursor.log_bytes >= limit) {
+                    events.extend(self.stop_reading(GapReason::BudgetExceeded, "the watch's byte budget is used up"));
+                    self.options.logs = LogMode::None;
+                }
+                events
+            }
+            LogItem::End(completeness) => {
+                self.open.remove(key);
+                if self.options.follow == Follow::SoFar {
+                    // The container may still run; nothing has ended but this look at it.
+                    return Vec::new();
+                }
+                self.cursor.set_stream(key, InstancePosition { position: Position::Complete, skip: 0 });
+                vec![self.event(EventKind::LogStreamEnd(instance, completeness))]
+            }
+        }
+    }
+
+    /// Gives up what is still being read.
+    fn stop_reading(&mut self, reason: GapReason, message: &str) -> Vec<Event> {
+        self.readers.clear();
+        let mut events = Vec::new();
+        for (key, instance) in std::mem::take(&mut self.open) {
+            let gap = Gap {
+                instance: instance.clone(),
+                reason,
+                after: None,
+                before: None,
+                lines_at_least: 0,
+                message: message.to_owned(),
+            };
+            events.push(self.event(EventKind::LogGap(gap)));
+            self.cursor.set_stream(&key, InstancePosition { position: Position::Complete, skip: 0 });
+            events.push(self.event(EventKind::LogStreamEnd(instance, Completeness::Cut)));
+        }
+        events
+    }
+
+    /// The last events.
+    fn finish(&mut self) -> Vec<Event> {
+        if self.options.follow == Follow::SoFar {
+            return Vec::new();
+        }
+        let mut events = self.stop_reading(GapReason::DrainDeadline, "the drain deadline passed before the rest could be read");
+        if self.needs_result() {
+            events.extend(self.tell_result(Err("the drain deadline passed before the result could be read".to_owned())));
+        }
+        let view = Arc::clone(&self.view.borrow());
+        let mut execution = describe::execution(&self.settings, &view);
+        // Containers that do not decide may still run; what was decided is not changed by how they end.
+        execution.outcome.clone_from(&self.outcome);
+        if let Some(outcome) = &self.outcome {
+            execution.state = outcome.state;
+            if let Some(attempt) = execution.attempts.last_mut() {
+                attempt.state = outcome.state;
+                if self.cursor.attempts_ended < attempt.number {
+                    self.cursor.attempts_ended = attempt.number;
+                    let (attempt, outcome) = (attempt.clone(), outcome.clone());
+                    events.push(self.event(EventKind::AttemptEnded(attempt, outcome)));
+                }
+            }
+        }
+        events.push(self.event(EventKind::End(Box::new(execution))));
+        events
+    }
+}
+
+/// The execution as a watch shows it before its end.
+fn shown(mut execution: Execution) -> Execution {
+    if execution.state.is_final() {
+        execution.state = State::Ending;
+        for attempt in &mut execution.attempts {
+            attempt.state = State::Ending;
+        }
+    }
+    execution
+}
