@@ -1,8 +1,8 @@
 """The smallest DAG that runs a pod in a remote cluster through the broker.
 
 It is one import away from the same DAG with ``KubernetesPodOperator``: the operator takes the same arguments, and a
-``target`` in the place of a kubeconfig. The pod prints some lines, which appear in the task log as they are written, and
-hands back a value, which becomes the task's XCom.
+``target`` in the place of a kubeconfig. The pod prints some lines, which appear in the task log as they are written,
+and hands back a value, which becomes the task's XCom.
 
 It needs a connection ``podbroker_default`` to the broker; the quickest way is the environment:
 
@@ -10,8 +10,8 @@ It needs a connection ``podbroker_default`` to the broker; the quickest way is t
         "extra": {"target": "default"}}'
     airflow dags test remote_kpo
 
-Image and target are parameters of the run; without them the Airflow variable ``remote_kpo_image`` and the target of the
-connection are taken:
+Image and target are parameters of the run; without them the Airflow variable ``remote_kpo_image`` and the target of
+the connection are taken:
 
     airflow dags test remote_kpo --conf '{"image": "podbroker.test/busybox:1", "target": "remote"}'
 """

@@ -187,7 +187,11 @@ def succeeded(**kwargs: Any) -> Outcome:
 
 
 def failed(
-    failure_class: FailureClass = FailureClass.APPLICATION, *, exit_code: int | None = 7, message: str = "", **kwargs: Any
+    failure_class: FailureClass = FailureClass.APPLICATION,
+    *,
+    exit_code: int | None = 7,
+    message: str = "",
+    **kwargs: Any,
 ) -> Outcome:
     return Outcome(
         **{
@@ -220,7 +224,10 @@ def line(text: str | bytes, *, continues: bool = False, partial: bool = False) -
 
 
 def lines(
-    *texts: str | bytes | LogLine, name: str = "base", role: ContainerRole = ContainerRole.DECIDING, cursor: bytes = b"l"
+    *texts: str | bytes | LogLine,
+    name: str = "base",
+    role: ContainerRole = ContainerRole.DECIDING,
+    cursor: bytes = b"l",
 ) -> LogChunk:
     made = tuple(text if isinstance(text, LogLine) else line(text) for text in texts)
     return LogChunk(cursor=cursor, instance=instance(name, role=role), lines=made, line_cursor=b"")
@@ -363,6 +370,4 @@ class FakeClient:
 
 
 def cancelled_intent() -> CancelIntent:
-    return CancelIntent(
-        requested_by="x", reason="", failure_class=FailureClass.CANCELLED_BY_CALLER, request_time=NOW
-    )
+    return CancelIntent(requested_by="x", reason="", failure_class=FailureClass.CANCELLED_BY_CALLER, request_time=NOW)

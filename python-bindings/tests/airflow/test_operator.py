@@ -52,9 +52,9 @@ def test_the_pods_place_is_pushed_before_anything_is_waited_for(make, client, co
 
 def test_the_request_says_what_the_task_wants(make, client, context):
     client.script = [s.result(), s.end()]
-    make(do_xcom_push=True, on_finish_action="keep_pod", startup_timeout_seconds=60, schedule_timeout_seconds=30).execute(
-        context
-    )
+    make(
+        do_xcom_push=True, on_finish_action="keep_pod", startup_timeout_seconds=60, schedule_timeout_seconds=30
+    ).execute(context)
     (request,) = client.submits
     assert request["target"] == "somewhere"
     assert request["execution_id"] == f"dag.task.airflow.{context['ti'].id}"

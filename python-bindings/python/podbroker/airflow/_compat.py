@@ -7,7 +7,6 @@ exceptions. Every other module of this package imports them from here, so that a
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from airflow import __version__ as airflow_version
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
@@ -19,7 +18,7 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import (
     PodNotFoundException,
 )
 
-AIRFLOW_V_3_0_PLUS = int(airflow_version.split(".", 1)[0]) >= 3
+AIRFLOW_V_3_0_PLUS = not airflow_version.startswith("2.")
 
 if AIRFLOW_V_3_0_PLUS:
     from airflow.sdk import BaseHook
@@ -70,11 +69,6 @@ except ImportError:  # older providers know no marker
         return line.startswith(("::group::", "::endgroup::"))
 
 
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-    from airflow.sdk._shared.logging.types import Logger
-    from airflow.sdk.definitions.connection import Connection
-
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
     "AirflowException",
@@ -83,11 +77,8 @@ __all__ = [
     "AirflowTaskTerminated",
     "AirflowTaskTimeout",
     "BaseHook",
-    "Connection",
-    "Context",
     "ExecutionMode",
     "KubernetesPodOperator",
-    "Logger",
     "OnFinishAction",
     "PodLaunchFailedException",
     "PodLaunchTimeoutException",

@@ -1,8 +1,8 @@
 """Decides what becomes of the executions that earlier tries of the same task instance left behind.
 
-Pure: it is given what the broker lists. An earlier execution that is still active, or that succeeded while nobody looked,
-is adopted when reattaching is on; otherwise it is ended before the new one starts, so that two never run at once. Neither
-one of a dag run that was deleted and made anew, nor one from before a user's clear, is ever adopted.
+Pure: it is given what the broker lists. An earlier execution that is still active, or that succeeded while nobody
+looked, is adopted when reattaching is on; otherwise it is ended before the new one starts, so that two never run at
+once. Neither one of a dag run that was deleted and made anew, nor one from before a user's clear, is ever adopted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def plan(
 ) -> Plan:
     """Choose among the executions of one task instance.
 
-    ``own_id`` is the id of this try: when it exists, an earlier process of this try has decided already. ``not_before`` is
-    the start of the dag run; ``max_tries`` is the task instance's, which a clear raises and a retry leaves alone.
+    ``own_id`` is the id of this try: when it exists, an earlier process of this try has decided already. ``not_before``
+    is the start of the dag run; ``max_tries`` is the task instance's, which a clear raises and a retry leaves alone.
     """
     known = sorted(executions, key=_created, reverse=True)
     if any(execution.execution_id == own_id for execution in known):

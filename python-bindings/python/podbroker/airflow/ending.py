@@ -18,7 +18,9 @@ from podbroker.airflow.pump import Pump
 from podbroker.airflow.result import save_position
 
 if TYPE_CHECKING:
-    from podbroker.airflow._compat import Context, Logger
+    from airflow.sdk import Context
+    from airflow.sdk._shared.logging.types import Logger
+
     from podbroker.airflow.logs import LinePrinter
     from podbroker.airflow.session import Session
 
@@ -28,7 +30,7 @@ RESCHEDULE_AFTER = timedelta(seconds=5)
 """When Airflow starts the task again after a drain: the drained worker has let go of it by then."""
 
 LAST_LINES_SECONDS = 1.5
-"""How long the lines of a cancelled pod are waited for. With the question before it, it fits into the supervisor's 5 s."""
+"""How long the last lines of a cancelled pod are waited for: what the supervisor's 5 s leave."""
 
 EARLIER_SECONDS = 300.0
 """How long a cancelled execution of an earlier try may take to end: ten times a pod's default grace of 30 s."""
@@ -47,7 +49,8 @@ def settle_kill(*, context: Context, session: Session | None, follow: Pump | Non
         if follow is not None:
             _save_position(context, name=name, cursor=follow.cursor, log=log)
         log.warning("%s: the worker goes away. The pod runs on, and the task goes on with it soon.", said)
-        raise AirflowRescheduleException(datetime.now(tz=timezone.utc) + RESCHEDULE_AFTER)
+        again: Exception = AirflowRescheduleException(datetime.now(tz=timezone.utc) + RESCHEDULE_AFTER)  # type: ignore[no-untyped-call]
+        raise again
     if verdict is Verdict.DETACH or keep:
         message = f"{said}: the pod is left running. Execution: {name or 'not known'}"
         error: ex.RemotePodError = (

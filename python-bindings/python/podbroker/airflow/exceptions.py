@@ -1,9 +1,11 @@
 """What a task raises when its remote pod did not succeed: one class for each thing that a retry rule may ask about.
 
-Each is an ``AirflowException`` and, where the Kubernetes provider has a class for the case, a subclass of that one too, so
-that existing ``except`` clauses and retry policies keep working. The message is meant for the person who reads the task
-log. An error of a call to the broker stays in ``__cause__``.
+Each is an ``AirflowException`` and, where the Kubernetes provider has a class for the case, a subclass of that one too,
+so that existing ``except`` clauses and retry policies keep working. The message is meant for the person who reads the
+task log. An error of a call to the broker stays in ``__cause__``.
 """
+
+# ruff: noqa: N818 -- named for what happened, as Airflow's own are; a retry rule reads "RemotePodEvicted"
 
 from __future__ import annotations
 
@@ -123,7 +125,7 @@ class RemotePodOrphaned(RemotePodError):
 
 
 class RemotePodRefused(RemotePodError, PodLaunchFailedException):
-    """The broker or the cluster refuses to run the pod. The same request will be refused again, until somebody mends it."""
+    """The broker or the cluster refuses to run the pod, and will again until somebody mends something."""
 
 
 class RemotePodInvalidSpec(RemotePodRefused):

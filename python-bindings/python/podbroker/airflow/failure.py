@@ -1,8 +1,8 @@
 """Turns an outcome, or a refusal of the broker, into the exception that the task raises.
 
 Pure: it asks nobody. The table from failure class to exception has one row for each class, and a test says so. The
-message begins as the Kubernetes provider's does ("Pod x returned a failure."), then says why, then gives the container's
-own last words, since that is what a reader of the task log looks for.
+message begins as the Kubernetes provider's does ("Pod x returned a failure."), then says why, then gives the
+container's own last words, since that is what a reader of the task log looks for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from podbroker import ContainerOutcome, Outcome
 
-__all__ = ["BY_CLASS", "container_of", "exception_of_error", "exception_of_outcome"]
+__all__ = ["BY_CLASS", "container_of", "exception_of_error", "exception_of_outcome", "why"]
 
 BY_CLASS: dict[FailureClass, type[ex.RemotePodError]] = {
     FailureClass.UNKNOWN: ex.RemotePodError,
@@ -72,6 +72,17 @@ def container_of(outcome: Outcome, name: str) -> ContainerOutcome | None:
     return next((container for container in outcome.containers if container.container == name), None)
 
 
+def why(outcome: Outcome) -> str:
+    """Say in one line why an execution did not succeed."""
+    failure_class = (outcome.failure_class or FailureClass.UNKNOWN).value
+    words = [failure_class]
+    if outcome.reason and outcome.reason.upper() != failure_class:
+        words.append(f"({outcome.reason})")
+    if outcome.exit_code is not None:
+        words.append(f"with exit code {outcome.exit_code}")
+    return f"{' '.join(words)}: {outcome.message}"
+
+
 def exception_of_outcome(
     outcome: Outcome,
     *,
@@ -87,10 +98,7 @@ def exception_of_outcome(
     """
     failure_class = outcome.failure_class or FailureClass.UNKNOWN
     base = container_of(outcome, base_container)
-    exit_code = outcome.exit_code
-    if exit_code is None and base is not None:
-        exit_code = base.exit_code
-    parts = [f"Pod {pod_name} returned a failure.", _why(outcome, failure_class, exit_code)]
+    parts = [f"Pod {pod_name} returned a failure.", why(outcome)]
     if base is not None and base.message:
         parts.append(f"Termination message of container {base_container}:\n{base.message}")
     if last_lines:
@@ -103,7 +111,7 @@ def exception_of_outcome(
     error.execution_name = execution_name
     error.outcome = outcome
     if isinstance(error, ex.RemotePodFailed):
-        error.exit_code = exit_code
+        error.exit_code = outcome.exit_code
     return error
 
 
@@ -125,13 +133,3 @@ def exception_of_error(error: PodbrokerError, *, doing: str, execution_name: str
     made = kind("\n".join(words))
     made.execution_name = execution_name
     return made
-
-
-def _why(outcome: Outcome, failure_class: FailureClass, exit_code: int | None) -> str:
-    words = [failure_class.value]
-    if outcome.reason and outcome.reason.upper() != failure_class.value:
-        words.append(f"({outcome.reason})")
-    if exit_code is not None:
-        words.append(f"with exit code {exit_code}")
-    why = " ".join(words)
-    return f"{why}: {outcome.message}" if outcome.message else f"{why}."

@@ -1,7 +1,7 @@
 """Describes the provider to Airflow (entry point ``apache_airflow_provider``).
 
-Read at every start of every Airflow component, so it imports nothing. The connection's form is declared here for Airflow
-3.2 and later; for older ones the hook has methods.
+Read at every start of every Airflow component, so it imports nothing. The connection's form is declared here for
+Airflow 3.2 and later; for older ones the hook has methods.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The connection to a broker: where it is, how the worker proves who it is, which target is the default.
 
-A connection of type ``podbroker`` has host, port and schema (``https``, ``http`` or ``unix``; for ``unix`` the host is the
-socket's path); its password is the bearer token, or the extra ``token_file`` names a file that holds it. The hook also
-plays the part that the pod operator expects of its hook, as far as that can be done without a cluster credential.
+A connection of type ``podbroker`` has host, port and schema (``https``, ``http`` or ``unix``; for ``unix`` the host is
+the socket's path); its password is the bearer token, or the extra ``token_file`` names a file that holds it. The hook
+also plays the part that the pod operator expects of its hook, as far as that can be done without a cluster credential.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from podbroker.airflow.identity import target_selector
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from podbroker.airflow._compat import Connection
+    from airflow.sdk.definitions.connection import Connection
+
 
 __all__ = ["PodbrokerHook"]
 
@@ -88,7 +89,7 @@ class PodbrokerHook(BaseHook):
         """The target to run at: the one given, else the connection's default."""
         selector = target_selector(self._target) or target_selector(self._extra("target"))
         if selector is None:
-            message = f"No target: give the operator a target, or the connection {self.podbroker_conn_id!r} the extra 'target'"
+            message = f"No target: neither the operator nor the connection {self.podbroker_conn_id!r} names one"
             raise AirflowException(message)
         return selector
 
@@ -170,8 +171,8 @@ class PodbrokerHook(BaseHook):
         @classmethod
         def get_connection_form_widgets(cls) -> dict[str, Any]:
             """Return the extra fields of the connection form."""
-            from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # noqa: PLC0415 -- of the web server only
-            from wtforms import StringField  # noqa: PLC0415
+            from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # of the web server only
+            from wtforms import StringField
 
             fields = _connection_type()["conn-fields"]
             return {

@@ -1,8 +1,8 @@
 """How a task instance is called at the broker: its execution id, its labels and its target.
 
-On Airflow 3 the task instance's own id makes the name unique: it stays over reschedule and redelivery and is new after a
-retry or a clear. On 2.11 there is none; there the dag run's database id takes its place, because a run id may be used
-again when a dag run was deleted. The readable part in front is for people only.
+On Airflow 3 the task instance's own id makes the name unique: it stays over reschedule and redelivery and is new after
+a retry or a clear. On 2.11 there is none; there the dag run's database id takes its place, because a run id may be
+used again when a dag run was deleted. The readable part in front is for people only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from podbroker import TargetPlace
 from podbroker.airflow._compat import make_safe_label_value
 
 if TYPE_CHECKING:
-    from podbroker.airflow._compat import Context
+    from airflow.sdk import Context
+
 
 __all__ = [
     "MAX_ID_LENGTH",
@@ -90,7 +91,7 @@ def target_selector(target: str | Mapping[str, str] | None) -> str | TargetPlace
 
 
 def _slug(text: str, limit: int) -> str:
-    """Reduce a text to the characters and the length of an id; a hash tells two texts apart that would look the same."""
+    """Reduce a text to the characters and the length of an id; a hash tells apart what would look the same."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(text)).lstrip("._-")
     if slug == text and len(slug) <= limit:
         return slug

@@ -13,12 +13,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from podbroker.airflow._compat import Context
+    from airflow.sdk import Context
+
 
 __all__ = ["ASK_SECONDS", "NO_ANSWER", "Verdict", "ask_state", "verdict_of"]
 
 ASK_SECONDS = 2.0
-"""How long the server's answer is waited for. The supervisor sends SIGKILL 5 s after SIGTERM; the rest is for the cancel."""
+"""How long the answer is waited for. The supervisor sends SIGKILL 5 s after SIGTERM; the rest is for the cancel."""
 
 NO_ANSWER = "no answer"
 """What ``ask_state`` says when the server did not."""
@@ -57,7 +58,7 @@ def verdict_of(state: str | None) -> Verdict:
 
 
 def ask_state(context: Context, *, seconds: float = ASK_SECONDS) -> str | None:
-    """Ask the server for the state of the task instance. ``NO_ANSWER`` when none came in time, None when it has none."""
+    """Ask the server for the task instance's state. ``NO_ANSWER`` when none came in time, None when it has none."""
     answer: list[str | None] = []
 
     def ask() -> None:

@@ -1,21 +1,22 @@
 """Prints what a watch says into the task log, in the way the Kubernetes provider prints the lines of a pod.
 
-``[base] line``, or the line alone, or what the user's formatter makes of it; the level is read from the line's own prefix;
-markers of log groups stay raw, so that they fold; empty lines are left out. Which containers are shown is decided here
-too. The last lines of the base container are kept for the message of a failure.
+``[base] line``, or the line alone, or what the user's formatter makes of it; the level is read from the line's own
+prefix; markers of log groups stay raw, so that they fold; empty lines are left out. Which containers are shown is
+decided here too. The last lines of the base container are kept for the message of a failure.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from podbroker import ContainerRole, GapReason, NoticeSeverity
 from podbroker.airflow._compat import is_log_group_marker, level_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from podbroker import ContainerInstance, LogChunk, LogGap, LogLine, LogStreamEnd, Notice
 
 __all__ = ["ContainerChoice", "LinePrinter"]

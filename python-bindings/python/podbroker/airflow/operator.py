@@ -40,10 +40,10 @@ from podbroker.airflow.session import Session, new_request
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from airflow.sdk import Context
     from kubernetes.client import models as k8s
 
     from podbroker import Execution, Outcome
-    from podbroker.airflow._compat import Context
 
 __all__ = ["RemotePodOperator"]
 
@@ -66,11 +66,11 @@ class RemotePodOperator(KubernetesPodOperator):
     """Runs a pod at a target of the broker, and takes every argument of ``KubernetesPodOperator``.
 
     Args:
-        target: The target's name, or a mapping with some of ``cluster``, ``region``, ``role_arn``, ``namespace`` that fits
-            exactly one target. None: the connection's default. Templated.
+        target: The target's name, or a mapping with some of ``cluster``, ``region``, ``role_arn``, ``namespace`` that
+            fits exactly one target. None: the connection's default. Templated.
         podbroker_conn_id: The Airflow connection to the broker. Templated.
-        deployment_id: Tells two Airflow installations apart that share a broker. None: the option ``deployment_id`` of the
-            section ``podbroker`` of Airflow's configuration, else ``airflow``. Templated.
+        deployment_id: Tells two Airflow installations apart that share a broker. None: the option ``deployment_id`` of
+            the section ``podbroker`` of Airflow's configuration, else ``airflow``. Templated.
         ttl: How long the pod is kept when this task never acknowledges its end, for example after a kill. None: the
             target's default.
         deferrable: Not available: True is refused.
@@ -245,12 +245,12 @@ class RemotePodOperator(KubernetesPodOperator):
         if follow is not None:
             follow.wake()
 
-    def execute_async(self, context: Context) -> NoReturn:  # noqa: ARG002
+    def execute_async(self, context: Context) -> NoReturn:
         """Refuse: this operator does not defer."""
         message = "RemotePodOperator does not defer"
         raise NotImplementedError(message)
 
-    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> NoReturn:  # noqa: ARG002
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> NoReturn:
         """Refuse: this operator does not defer, so no trigger can call it."""
         message = "RemotePodOperator does not defer"
         raise NotImplementedError(message)
@@ -362,7 +362,7 @@ class RemotePodOperator(KubernetesPodOperator):
 
     # Callbacks and what is read for them.
 
-    def _call_back(self, name: str, context: Context, *, fresh_pod: bool = False, **kwargs: Any) -> None:  # noqa: ANN401
+    def _call_back(self, name: str, context: Context, *, fresh_pod: bool = False, **kwargs: object) -> None:
         if not self.callbacks:
             return
         if fresh_pod:

@@ -1,8 +1,8 @@
 """The one loop over the one stream: prints what comes, keeps what is known, stops when its predicate holds.
 
-Every step of the operator (started, completed, over) is a predicate over the same pump, so nothing is asked for twice and
-no line waits for a step. Before each event ``checkpoint`` is called: it raises when the task was told to end. The watch
-itself reconnects by its cursor; a broker that is away for an hour costs silence and nothing else.
+Every step of the operator (started, completed, over) is a predicate over the same pump, so nothing is asked for twice
+and no line waits for a step. Before each event ``checkpoint`` is called: it raises when the task was told to end. The
+watch itself reconnects by its cursor; a broker that is away for an hour costs silence and nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from podbroker import (
     AttemptEnded,
     AttemptStarted,
     End,
+    ExecutionState,
     ExpiredError,
     InvalidCursorError,
     LogChunk,
@@ -26,18 +27,20 @@ from podbroker import (
     StateChanged,
 )
 from podbroker.airflow.exceptions import RemotePodLost
-from podbroker.airflow.failure import exception_of_error
+from podbroker.airflow.failure import exception_of_error, why
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow.sdk._shared.logging.types import Logger
+
     from podbroker import Attempt, Event, Execution, Outcome
-    from podbroker.airflow._compat import Logger
     from podbroker.airflow.logs import LinePrinter
 
 __all__ = ["Pump", "WatchProtocol"]
 
 POLL_SECONDS = 1.0
-"""How long one wait for an event lasts. A signal wakes the watch; this bounds the case that it comes just before the wait."""
+"""How long one wait for an event lasts. A signal wakes the watch; this bounds whatever might be missed."""
 
 
 class WatchProtocol(Protocol):
@@ -76,7 +79,7 @@ class Pump:
     ) -> None:
         """Begin to follow after ``cursor``.
 
-        ``open_watch`` makes a watch that begins there; ``execution`` is what is known so far; ``checkpoint`` raises when the
+        ``open_watch`` makes a watch that begins there; ``execution`` is what is known; ``checkpoint`` raises when the
         task has to end.
         """
         self._open_watch = open_watch
@@ -109,7 +112,9 @@ class Pump:
 
     def started(self) -> bool:
         """Tell whether a deciding container has started, or never will."""
-        return self.execution.start_time is not None or self.execution.state in _PAST_START or self.completed()
+        return (
+            self.execution.start_time is not None or self.execution.state is ExecutionState.RUNNING or self.completed()
+        )
 
     def completed(self) -> bool:
         """Tell whether the outcome is known."""
@@ -184,37 +189,41 @@ class Pump:
         match event:
             case StateChanged(execution=execution):
                 self._update(execution)
+            case End(execution=execution):
+                self._update(execution)
+                self.ended = True
+            case Result():
+                self.result = event
+            case _:
+                self._print(event)
+
+    def _print(self, event: Event) -> None:
+        match event:
             case AttemptStarted(attempt=attempt):
                 self._log.info("Pod %s/%s was created", attempt.pod_namespace, attempt.pod_name)
             case AttemptEnded(attempt=attempt, outcome=outcome):
-                self._log.info(
-                    "Pod %s ended: %s", attempt.pod_name, outcome.state.value if outcome else attempt.state.value
-                )
-            case LogChunk():
-                if self._printer.shows(event.instance):
+                self._log.info("Pod %s ended: %s", attempt.pod_name, (outcome or attempt).state.value)
+            case LogChunk(instance=instance):
+                if self._printer.shows(instance):
                     self.close_group()
-                    self._printer.chunk(event)
+                self._printer.chunk(event)
             case LogGap():
                 self._printer.gap(event)
             case LogStreamEnd():
                 self._printer.end_of(event)
-            case Notice():
-                self.result_missing = self.result_missing or event.code == "RESULT_MISSING"
+            case Notice(code=code):
+                self.result_missing = self.result_missing or code == "RESULT_MISSING"
                 self._printer.notice(event)
-            case Result():
-                self.result = event
-            case End(execution=execution):
-                self._update(execution)
-                self.ended = True
 
     def _update(self, execution: Execution) -> None:
         self.execution = execution
-        where = f"{execution.state.value}{f': {execution.state_reason}' if execution.state_reason else ''}"
+        outcome = execution.outcome
+        reason = execution.state_reason
+        if outcome is not None and outcome.state is not ExecutionState.SUCCEEDED:
+            reason = why(outcome)
+        where = f"{execution.state.value}: {reason}" if reason else execution.state.value
         if where != self._said:
             self._said = where
             if self.started():
                 self.close_group()
             self._log.info("Pod is %s", where)
-
-
-_PAST_START = frozenset({"RUNNING", "ENDING", "SUCCEEDED", "FAILED", "CANCELLED"})

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from podbroker.airflow.exceptions import RemotePodResultError
 
 if TYPE_CHECKING:
-    from podbroker.airflow._compat import Context, Logger
+    from airflow.sdk import Context
+    from airflow.sdk._shared.logging.types import Logger
+
     from podbroker.airflow.pump import Pump
 
 __all__ = ["read_result", "save_position", "take_position"]
@@ -48,7 +50,7 @@ def read_result(follow: Pump, *, log: Logger) -> tuple[Any, RemotePodResultError
 
 
 def save_position(context: Context, *, name: str, cursor: bytes) -> None:
-    """Keep the place in the stream for the next process of the task, where Airflow has a place for it (3.3 and later)."""
+    """Keep the place in the stream for the next process of the task, where Airflow can (3.3 and later)."""
     store: Any = context.get("task_state_store")
     if store is not None and cursor:
         store.set(POSITION_KEY, {"name": name, "cursor": base64.b64encode(cursor).decode("ascii")})

@@ -1,8 +1,8 @@
 """One execution as a task process deals with it: made or found, followed, cancelled, released.
 
-It holds the request, so that it can be repeated unchanged, and what the broker answered. A broker that does not answer is
-asked again for a while; in between ``checkpoint`` may raise, so that a task that was told to end does not wait for it.
-Nothing here knows Airflow's context; what an answer means for the task is the operator's business.
+It holds the request, so that it can be repeated unchanged, and what the broker answered. A broker that does not answer
+is asked again for a while; in between ``checkpoint`` may raise, so that a task that was told to end does not wait for
+it. Nothing here knows Airflow's context; what an answer means for the task is the operator's business.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from podbroker.airflow.identity import execution_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from airflow.sdk._shared.logging.types import Logger
+
     from podbroker import Execution, ExecutionPage, Policies, Submission, TargetPlace
-    from podbroker.airflow._compat import Logger
     from podbroker.airflow.pump import WatchProtocol
 
 __all__ = ["ClientProtocol", "Request", "Session", "ask", "new_request"]
@@ -189,7 +191,7 @@ class Session:
         except NotFoundError:
             return True
         except PodbrokerError as error:
-            self._log.error("Execution %s could not be cancelled and may run on: %s", self.name or "of this try", error)  # noqa: TRY400
+            self._log.error("Execution %s could not be cancelled and may run on: %s", self.name or "of this try", error)
             return False
         self._log.info("Execution %s is being cancelled: %s", self.name, reason)
         return True
