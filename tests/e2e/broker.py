@@ -172,11 +172,12 @@ class Brokers:
         *,
         namespace: Namespace | str,
         instance: str = "e2e",
+        target: str = TARGET,
         kubeconfig: Path | None = None,
         api_server: Proxy | None = None,
         **sections: Any,  # noqa: ANN401  more of the configuration, by section
     ) -> Broker:
-        """A broker with one target, `local`, in the namespace; not started yet."""
+        """A broker with one target in the namespace; not started yet."""
         with self._lock:
             folder = self.folder / f"broker-{len(self._all)}"
             folder.mkdir()
@@ -191,7 +192,7 @@ class Brokers:
                 "admin_listen": f"127.0.0.1:{admin_port}",
                 "targets": [
                     {
-                        "name": TARGET,
+                        "name": target,
                         "kind": "kubeconfig",
                         "kubeconfig": str(kubeconfig),
                         "namespace": namespace if isinstance(namespace, str) else namespace.name,

@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
+_OWN_IMAGE: Final = "podbroker.test/busybox:1"
 #: On a cluster of the user's own, an image that has `sh` and that its nodes can pull.
-IMAGE: Final = os.environ.get("PODBROKER_TEST_IMAGE", "podbroker.test/busybox:1")
+_PUBLIC_IMAGE: Final = "busybox:1.37"
+
+#: What the containers run.
+IMAGE: Final = os.environ.get(
+    "PODBROKER_TEST_IMAGE", _PUBLIC_IMAGE if "PODBROKER_KUBECONFIG" in os.environ else _OWN_IMAGE
+)
 
 #: Prints `ready` and runs until it is told to end; then prints `bye`.
 UNTIL_TOLD: Final = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done"

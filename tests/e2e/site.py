@@ -55,9 +55,9 @@ class Site:
             return self._users[name]
 
     @contextlib.contextmanager
-    def namespace(self, *, labels: dict[str, str] | None = None) -> Iterator[Namespace]:
+    def namespace(self, *, prefix: str = "pb-e2e", labels: dict[str, str] | None = None) -> Iterator[Namespace]:
         """A namespace of its own, ready for pods; it and what is in it are gone afterwards."""
-        name = f"pb-e2e-{secrets.token_hex(4)}"
+        name = f"{prefix}-{secrets.token_hex(4)}"
         metadata = {"name": name, "labels": {**MADE_BY, **(labels or {})}}
         self.core.create_namespace({"metadata": metadata})
         namespace = Namespace(site=self, name=name)
