@@ -225,11 +225,9 @@ impl Reader<'_> {
             let skip = self.u32()?;
             let position = match self.array::<1>()? {
                 [0] => Position::Start,
-                [1] => Position::At {
-                    second: i64::from_be_bytes(self.array()?),
-                    count: self.u32()?,
-                    check: self.u32()?,
-                },
+                [1] => {
+                    Position::At { second: i64::from_be_bytes(self.array()?), count: self.u32()?, check: self.u32()? }
+                }
                 [2] => Position::Complete,
                 _ => return Err(CursorError::Damaged),
             };
@@ -266,7 +264,11 @@ mod tests {
         prop_oneof![
             Just(Position::Start),
             Just(Position::Complete),
-            (any::<i64>(), 1_u32.., any::<u32>()).prop_map(|(second, count, check)| Position::At { second, count, check }),
+            (any::<i64>(), 1_u32.., any::<u32>()).prop_map(|(second, count, check)| Position::At {
+                second,
+                count,
+                check
+            }),
         ]
     }
 

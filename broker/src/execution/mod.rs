@@ -17,7 +17,7 @@ pub use event::{
 };
 pub use id::{Address, ExecutionId, ExecutionName, IdError, InstanceId, TargetName, Tenant};
 pub use spec::{
-    FinishAction, Policies, PolicyDefaults, PolicyError, PolicyRequest, ResultSource, Submit, SubmitMode, RESULT_PATH,
+    FinishAction, Policies, PolicyDefaults, PolicyError, PolicyRequest, RESULT_PATH, ResultSource, Submit, SubmitMode,
 };
 pub use state::{
     Attempt, CancelIntent, ContainerOutcome, ContainerRole, Execution, FailureClass, Instance, Outcome, State,

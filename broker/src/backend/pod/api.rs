@@ -68,7 +68,8 @@ impl ApiError {
             Self::Refused(status) => {
                 // 409 with the reason Conflict is a lost race inside the server, such as on a quota; a name that is taken
                 // has the reason AlreadyExists.
-                matches!(status.code, 429 | 500 | 502 | 503 | 504) || (status.code == 409 && status.reason == "Conflict")
+                matches!(status.code, 429 | 500 | 502 | 503 | 504)
+                    || (status.code == 409 && status.reason == "Conflict")
             }
         }
     }
@@ -227,10 +228,9 @@ impl PodApi {
     ) -> Result<Request<Vec<u8>>, ApiError> {
         let mut request = request.map_err(|error| ApiError::transport("cannot build a request", error))?;
         let agent = HeaderValue::from_str(&self.agent);
-        request.headers_mut().insert(
-            header::USER_AGENT,
-            agent.map_err(|error| ApiError::transport("cannot build a request", error))?,
-        );
+        request
+            .headers_mut()
+            .insert(header::USER_AGENT, agent.map_err(|error| ApiError::transport("cannot build a request", error))?);
         Ok(request)
     }
 
@@ -293,7 +293,9 @@ impl RequestBuilder {
 
     fn json(self, body: &Value) -> Result<Request<Vec<u8>>, ApiError> {
         let request = self.request.header(header::CONTENT_TYPE, self.content_type);
-        request.body(body.to_string().into_bytes()).map_err(|error| ApiError::transport("cannot build a request", error))
+        request
+            .body(body.to_string().into_bytes())
+            .map_err(|error| ApiError::transport("cannot build a request", error))
     }
 
     fn empty(self) -> Result<Request<Vec<u8>>, ApiError> {

@@ -125,8 +125,7 @@ async fn permission(settings: &PodSettings, api: &PodApi, verb: &str, resource: 
         } },
     });
     let subject = subject(verb, resource, subresource);
-    let answer =
-        api.call(Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", Some(&review)).await;
+    let answer = api.call(Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", Some(&review)).await;
     match answer {
         Ok(answer) if answer["status"]["allowed"] == json!(true) => {
             passed("permission", &subject, format!("allowed in the namespace {namespace}"))
@@ -163,7 +162,10 @@ async fn dry_run(settings: &PodSettings, api: &PodApi) -> Check {
     match api.create(&pod, "check", Run::Dry).await {
         Ok(_) => passed("create", "", format!("a pod would be accepted in {}", settings.namespace)),
         Err(error) => {
-            let fix = format!("mend what the cluster names: a missing namespace {}, an admission policy or a quota", settings.namespace);
+            let fix = format!(
+                "mend what the cluster names: a missing namespace {}, an admission policy or a quota",
+                settings.namespace
+            );
             failed("create", "", chain(&error), fix)
         }
     }

@@ -20,7 +20,9 @@ pub(super) struct ServerClock {
 impl ServerClock {
     /// The API server's time now; before its first answer this machine's.
     pub(super) fn now(&self) -> Timestamp {
-        Timestamp::now().saturating_add(SignedDuration::from_millis(self.ahead.load(Ordering::Relaxed))).unwrap_or(Timestamp::MAX)
+        Timestamp::now()
+            .saturating_add(SignedDuration::from_millis(self.ahead.load(Ordering::Relaxed)))
+            .unwrap_or(Timestamp::MAX)
     }
 
     /// Takes note of an answer.

@@ -40,8 +40,7 @@ pub(super) fn from_sidecar(api: &PodApi, view: &View) -> Option<BoxFuture<'stati
 }
 
 async fn read(api: &PodApi, pod_name: &str, max_bytes: u32) -> Result<Bytes, String> {
-    let request =
-        LogRequest { container: RESULT_NAME, follow: false, previous: false, since: None, tail_lines: None };
+    let request = LogRequest { container: RESULT_NAME, follow: false, previous: false, since: None, tail_lines: None };
     loop {
         match api.log(pod_name, &request).await {
             Ok(body) => {
@@ -57,10 +56,7 @@ async fn read(api: &PodApi, pod_name: &str, max_bytes: u32) -> Result<Bytes, Str
 }
 
 /// The log without the times; `None` if it broke off.
-async fn contents(
-    body: impl futures::Stream<Item = Result<Bytes, kube::Error>>,
-    limit: usize,
-) -> Option<Vec<u8>> {
+async fn contents(body: impl futures::Stream<Item = Result<Bytes, kube::Error>>, limit: usize) -> Option<Vec<u8>> {
     let mut body = std::pin::pin!(body);
     let (mut splitter, mut log) = (Splitter::default(), Vec::new());
     while let Some(bytes) = body.next().await {

@@ -15,10 +15,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::PodSettings;
 use super::api::{ApiError, PodApi, WATCH_SECONDS};
 use super::names::{INSTANCE_LABEL, TARGET_LABEL};
 use super::view::{Presence, View};
-use super::PodSettings;
 use crate::backend::Health;
 
 /// The pause after a failure, doubled up to the maximum while failures follow each other.
@@ -48,8 +48,7 @@ struct State {
 impl Hub {
     pub(super) fn new(settings: &PodSettings) -> Self {
         let labels = format!("{INSTANCE_LABEL}={},{TARGET_LABEL}={}", settings.instance, settings.target);
-        let state =
-            State { health: Health::Starting, index: BTreeMap::new(), followers: HashMap::new(), seen: 0 };
+        let state = State { health: Health::Starting, index: BTreeMap::new(), followers: HashMap::new(), seen: 0 };
         Self { labels, state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -160,8 +159,12 @@ impl Hub {
             if token.is_none() {
                 let mut state = self.state();
                 let listed: u64 = version.parse().unwrap_or(0);
-                let vanished: Vec<_> =
-                    state.index.values().filter(|v| !names.contains(&v.pod_name) && v.version <= listed).cloned().collect();
+                let vanished: Vec<_> = state
+                    .index
+                    .values()
+                    .filter(|v| !names.contains(&v.pod_name) && v.version <= listed)
+                    .cloned()
+                    .collect();
                 for view in vanished {
                     state.remove(&View { presence: Presence::Gone, ..View::clone(&view) });
                 }

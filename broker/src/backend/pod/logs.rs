@@ -19,9 +19,7 @@ use tracing::debug;
 use super::api::{ApiError, LogRequest, PodApi};
 use super::lines::Splitter;
 use super::view::{ContainerState, Presence, View};
-use crate::execution::{
-    Completeness, Gap, GapReason, Instance, InstancePosition, LogLine, Position,
-};
+use crate::execution::{Completeness, Gap, GapReason, Instance, InstancePosition, LogLine, Position};
 
 /// A message is sent when so many bytes are together, or so long after its first line.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -240,7 +238,10 @@ impl Reader {
         loop {
             let (has_ended, previous, gone) = self.look();
             if gone {
-                return Opening::End(Some(self.gap(GapReason::PodDeleted, "the pod was gone before its log was read to the end")), Completeness::Cut);
+                return Opening::End(
+                    Some(self.gap(GapReason::PodDeleted, "the pod was gone before its log was read to the end")),
+                    Completeness::Cut,
+                );
             }
             let kind = if has_ended || self.mode == ReadMode::SoFar { Kind::Whole } else { Kind::Follow };
             let fresh = self.position == InstancePosition::default();
@@ -316,7 +317,9 @@ impl Reader {
                 self.pass_over -= 1;
                 self.passed = Some(check);
                 if self.pass_over == 0 && check != expected {
-                    return Some(self.gap(GapReason::ResumeAmbiguous, "the last line that was read is not there any more"));
+                    return Some(
+                        self.gap(GapReason::ResumeAmbiguous, "the last line that was read is not there any more"),
+                    );
                 }
                 return None;
             }

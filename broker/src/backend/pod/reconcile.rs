@@ -68,7 +68,10 @@ fn due(view: &View) -> Option<(Timestamp, Act)> {
     };
     let wanted = match view.released {
         Some(released) => add(released, RELEASE_GRACE),
-        None => add(now.ended.or(view.delete_requested).or(view.created)?, SignedDuration::try_from(view.policies.ttl).ok()?),
+        None => add(
+            now.ended.or(view.delete_requested).or(view.created)?,
+            SignedDuration::try_from(view.policies.ttl).ok()?,
+        ),
     };
     Some((wanted.max(add(view.submit_before, SUBMIT_SKEW)), act))
 }

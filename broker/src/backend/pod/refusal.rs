@@ -24,7 +24,11 @@ fn refused(target: String, operation: &'static str, status: Status) -> Error {
     match status.code {
         400 | 422 if is_admission(&message) => refusal(Refusal::AdmissionDenied),
         400 | 413 | 422 => Error::InvalidSpec { violations: violations(&status) },
-        401 => Error::CredentialsRefused { target, link: "the API server", source: Box::new(ApiError::Refused(Box::new(status))) },
+        401 => Error::CredentialsRefused {
+            target,
+            link: "the API server",
+            source: Box::new(ApiError::Refused(Box::new(status))),
+        },
         403 if message.contains("exceeded quota") => refusal(Refusal::Quota),
         403 if message.contains("because it is being terminated") => refusal(Refusal::NamespaceNotFound),
         // "User "x" cannot create resource "pods" in API group "" in the namespace "y""
@@ -38,7 +42,9 @@ fn refused(target: String, operation: &'static str, status: Status) -> Error {
 
 /// A webhook or a policy said no; both may choose any code.
 fn is_admission(message: &str) -> bool {
-    message.contains("denied the request") || message.contains("denied request") || message.contains("ValidatingAdmissionPolicy")
+    message.contains("denied the request")
+        || message.contains("denied request")
+        || message.contains("ValidatingAdmissionPolicy")
 }
 
 /// The fields that the API server names.
@@ -103,10 +109,15 @@ mod tests {
             field: "spec.containers[0].image".to_owned(),
         };
         let details = StatusDetails {
-            name: String::new(), group: String::new(), kind: String::new(), uid: String::new(),
-            causes: vec![cause], retry_after_seconds: 0,
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: vec![cause],
+            retry_after_seconds: 0,
         };
-        let status = Status { code: 422, message: "Pod is invalid".to_owned(), details: Some(details), ..Status::default() };
+        let status =
+            Status { code: 422, message: "Pod is invalid".to_owned(), details: Some(details), ..Status::default() };
         let Error::InvalidSpec { violations } =
             error(&"prod".parse().unwrap(), "create a pod", ApiError::Refused(Box::new(status)))
         else {
@@ -118,14 +129,38 @@ mod tests {
     #[test]
     fn the_sentences_of_the_api_server_are_told_apart() {
         let cases = [
-            (403, r#"pods is forbidden: User "a" cannot create resource "pods" in API group "" in the namespace "n""#, "FORBIDDEN"),
-            (403, r#"pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0"#, "QUOTA"),
-            (403, r#"pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true"#, "ADMISSION"),
-            (403, r#"pods "x" is forbidden: error looking up service account n/y: serviceaccount "y" not found"#, "ADMISSION"),
-            (422, r#"pods "x" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"#, "ADMISSION"),
+            (
+                403,
+                r#"pods is forbidden: User "a" cannot create resource "pods" in API group "" in the namespace "n""#,
+                "FORBIDDEN",
+            ),
+            (
+                403,
+                r#"pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0"#,
+                "QUOTA",
+            ),
+            (
+                403,
+                r#"pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true"#,
+                "ADMISSION",
+            ),
+            (
+                403,
+                r#"pods "x" is forbidden: error looking up service account n/y: serviceaccount "y" not found"#,
+                "ADMISSION",
+            ),
+            (
+                422,
+                r#"pods "x" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"#,
+                "ADMISSION",
+            ),
             (400, r#"admission webhook "w.example.com" denied the request: no"#, "ADMISSION"),
             (404, r#"namespaces "n" not found"#, "NAMESPACE"),
-            (403, r#"pods "x" is forbidden: unable to create new content in namespace n because it is being terminated"#, "NAMESPACE"),
+            (
+                403,
+                r#"pods "x" is forbidden: unable to create new content in namespace n because it is being terminated"#,
+                "NAMESPACE",
+            ),
             (500, r#"Internal error occurred: failed calling webhook "w": failed to call webhook: timeout"#, "BACKEND"),
             (503, "the server is currently unable to handle the request", "BACKEND"),
             (401, "Unauthorized", "CREDENTIALS"),

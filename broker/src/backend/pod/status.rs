@@ -202,7 +202,9 @@ fn sentence(view: &View, class: FailureClass) -> String {
     let told = if view.message.is_empty() { String::new() } else { format!(": {}", view.message) };
     match class {
         FailureClass::CancelledByCaller => intent(&format!("cancelled by {by}")),
-        FailureClass::StartDeadline | FailureClass::ImagePull | FailureClass::Unschedulable if view.cancel.is_some() => {
+        FailureClass::StartDeadline | FailureClass::ImagePull | FailureClass::Unschedulable
+            if view.cancel.is_some() =>
+        {
             intent("no container had started when the start deadline passed")
         }
         FailureClass::Orphaned => intent("nobody followed it any more"),
@@ -213,16 +215,19 @@ fn sentence(view: &View, class: FailureClass) -> String {
         FailureClass::NodeLost | FailureClass::SpotInterrupted => {
             format!("the node {} went away{told}", if view.node.is_empty() { "of the pod" } else { &view.node })
         }
-        FailureClass::OutOfMemory => with_container(view, is_out_of_memory, "was killed for using more memory than allowed"),
+        FailureClass::OutOfMemory => {
+            with_container(view, is_out_of_memory, "was killed for using more memory than allowed")
+        }
         _ => with_container(view, |end| end.exit_code != 0, "failed") + &told,
     }
 }
 
 /// Names the container that is to blame and what it said.
 fn with_container(view: &View, is_it: impl Fn(&Termination) -> bool, what: &str) -> String {
-    let blamed = view.containers.iter().find_map(|container| {
-        container.termination().filter(|end| is_it(end)).map(|end| (&container.name, end))
-    });
+    let blamed = view
+        .containers
+        .iter()
+        .find_map(|container| container.termination().filter(|end| is_it(end)).map(|end| (&container.name, end)));
     match blamed {
         Some((name, end)) => {
             let message = end.message.trim();
@@ -282,7 +287,12 @@ pub(super) fn is_ordinary(reason: &str) -> bool {
 pub(super) fn is_image_trouble(reason: &str) -> bool {
     matches!(
         reason,
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError" | "RegistryUnavailable"
+        "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
     )
 }
 

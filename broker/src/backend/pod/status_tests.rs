@@ -1,0 +1,242 @@
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A pod with one container `base` on a node, as the API server would show it.
+fn pod(status: Value) -> Value {
+    json!({
+        "metadata": {
+            "name": "x-1", "namespace": "n", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-11-21T08:00:00Z",
+            "labels": { "podbroker.io/tenant": "default", "podbroker.io/attempt": "1" },
+            "annotations": {
+                "podbroker.io/execution-id": "x",
+                "podbroker.io/submit-before": "2026-11-21T08:10:00Z",
+                "podbroker.io/labels": "{}",
+                "podbroker.io/policies": serde_json::to_string(
+                    &crate::execution::PolicyRequest::default().resolve(&crate::execution::PolicyDefaults::default()).unwrap()
+                ).unwrap(),
+            },
+        },
+        "spec": { "nodeName": "node1", "restartPolicy": "Never", "containers": [{ "name": "base" }] },
+        "status": status,
+    })
+}
+
+fn told(pod: &Value) -> Status {
+    let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+    status(&View::of(&pod).unwrap())
+}
+
+fn ended(phase: &str, code: i32, reason: &str, at: &str) -> Value {
+    let state = json!({ "terminated": {
+        "exitCode": code, "reason": reason, "startedAt": "2026-11-21T08:00:05Z", "finishedAt": at,
+    } });
+    json!({ "phase": phase, "startTime": "2026-11-21T08:00:01Z", "containerStatuses": [{
+        "name": "base", "state": state, "restartCount": 0, "image": "", "imageID": "", "ready": false,
+    }] })
+}
+
+fn annotate(mut pod: Value, key: &str, value: &Value) -> Value {
+    pod["metadata"]["annotations"][key] = match value {
+        Value::String(text) => json!(text),
+        other => json!(other.to_string()),
+    };
+    pod
+}
+
+fn cancelled(pod: Value, class: &str, at: &str) -> Value {
+    annotate(pod, "podbroker.io/cancel", &json!({ "by": "ann", "reason": "enough", "class": class, "at": at }))
+}
+
+fn class_of(pod: &Value) -> (State, Option<FailureClass>, Option<i32>) {
+    let status = told(pod);
+    let outcome = status.outcome.expect("it has ended");
+    (status.state, outcome.class, outcome.exit_code)
+}
+
+const BEFORE: &str = "2026-11-21T08:01:00Z";
+const LATER: &str = "2026-11-21T08:01:30Z";
+
+#[test]
+fn a_new_pod_is_pending_and_says_why() {
+    let mut new = pod(json!({ "phase": "Pending", "conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available",
+    }] }));
+    new["spec"]["nodeName"] = json!(null);
+    let status = told(&new);
+    assert_eq!((status.state, status.outcome), (State::Pending, None));
+    assert!(status.reason.contains("0/1 nodes are available"));
+}
+
+#[test]
+fn an_image_that_cannot_be_had_is_named() {
+    let waiting = json!({ "phase": "Pending", "containerStatuses": [{
+        "name": "base", "state": { "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } },
+        "restartCount": 0, "image": "", "imageID": "", "ready": false,
+    }] });
+    let status = told(&pod(waiting.clone()));
+    assert_eq!(status.state, State::Pending);
+    assert!(status.reason.contains("base waits, ImagePullBackOff: no such image"), "{}", status.reason);
+    let view = View::of(&serde_json::from_value(pod(waiting)).unwrap()).unwrap();
+    assert_eq!(start_deadline_class(&view), FailureClass::ImagePull);
+}
+
+#[test]
+fn exit_codes_decide() {
+    assert_eq!(class_of(&pod(ended("Succeeded", 0, "Completed", BEFORE))), (State::Succeeded, None, Some(0)));
+    assert_eq!(
+        class_of(&pod(ended("Failed", 3, "Error", BEFORE))),
+        (State::Failed, Some(FailureClass::Application), Some(3))
+    );
+    assert_eq!(
+        class_of(&pod(ended("Failed", 137, "OOMKilled", BEFORE))),
+        (State::Failed, Some(FailureClass::OutOfMemory), Some(137))
+    );
+}
+
+#[test]
+fn the_outcome_is_told_before_the_pod_is_over() {
+    let status = told(&pod(ended("Running", 4, "Error", BEFORE)));
+    assert_eq!(status.state, State::Ending);
+    assert_eq!(status.outcome.unwrap().exit_code, Some(4));
+}
+
+#[test]
+fn a_container_that_will_start_again_has_not_ended() {
+    let mut restarting = pod(ended("Running", 1, "Error", BEFORE));
+    restarting["spec"]["restartPolicy"] = json!("OnFailure");
+    assert_eq!(told(&restarting).outcome, None);
+    let mut done = pod(ended("Running", 0, "Completed", BEFORE));
+    done["spec"]["restartPolicy"] = json!("OnFailure");
+    assert_eq!(told(&done).outcome.unwrap().state, State::Succeeded);
+}
+
+#[test]
+fn a_container_that_does_not_decide_neither_delays_nor_changes_the_outcome() {
+    let mut two = pod(ended("Running", 0, "Completed", BEFORE));
+    two["spec"]["containers"] = json!([{ "name": "base" }, { "name": "proxy" }]);
+    let policies = crate::execution::PolicyRequest {
+        deciding_containers: vec!["base".to_owned()],
+        ..crate::execution::PolicyRequest::default()
+    };
+    let policies = policies.resolve(&crate::execution::PolicyDefaults::default()).unwrap();
+    two = annotate(two, "podbroker.io/policies", &json!(serde_json::to_string(&policies).unwrap()));
+    assert_eq!(class_of(&two), (State::Ending, None, Some(0)));
+    // The broker ended the proxy afterwards, which made the pod fail.
+    two["status"]["phase"] = json!("Failed");
+    two["status"]["reason"] = json!("DeadlineExceeded");
+    two = annotate(two, "podbroker.io/decided-at", &json!(LATER));
+    assert_eq!(class_of(&two), (State::Succeeded, None, Some(0)));
+}
+
+#[test]
+fn a_killed_program_that_exits_with_0_is_no_success() {
+    let mut killed = pod(ended("Failed", 0, "Completed", LATER));
+    killed["status"]["reason"] = json!("DeadlineExceeded");
+    let killed = cancelled(killed, "CANCELLED_BY_CALLER", BEFORE);
+    let status = told(&killed);
+    let outcome = status.outcome.unwrap();
+    assert_eq!((status.state, outcome.class), (State::Cancelled, Some(FailureClass::CancelledByCaller)));
+    assert_eq!(outcome.message, "cancelled by ann: enough");
+
+    let mut deleted = pod(ended("Succeeded", 0, "Completed", LATER));
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-11-21T08:01:30Z");
+    deleted["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+    assert_eq!(class_of(&deleted).1, Some(FailureClass::PodDeleted));
+}
+
+#[test]
+fn an_end_before_the_kill_keeps_its_own_outcome() {
+    let late = cancelled(pod(ended("Failed", 3, "Error", BEFORE)), "CANCELLED_BY_CALLER", LATER);
+    assert_eq!(class_of(&late), (State::Failed, Some(FailureClass::Application), Some(3)));
+    let mut deleted = pod(ended("Succeeded", 0, "Completed", BEFORE));
+    deleted["metadata"]["deletionTimestamp"] = json!("2026-11-21T09:00:30Z");
+    deleted["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+    assert_eq!(class_of(&deleted), (State::Succeeded, None, Some(0)));
+}
+
+#[test]
+fn the_run_deadline_is_a_deadline_unless_it_had_ended_before() {
+    let mut late = pod(ended("Failed", 143, "Error", LATER));
+    late["status"]["reason"] = json!("DeadlineExceeded");
+    late["spec"]["activeDeadlineSeconds"] = json!(60);
+    assert_eq!(class_of(&late).1, Some(FailureClass::Deadline));
+    let mut early = pod(ended("Failed", 0, "Completed", "2026-11-21T08:00:30Z"));
+    early["status"]["reason"] = json!("DeadlineExceeded");
+    early["spec"]["activeDeadlineSeconds"] = json!(60);
+    assert_eq!(class_of(&early), (State::Succeeded, None, Some(0)));
+}
+
+#[test]
+fn a_pod_deleted_before_it_had_a_node_is_over_at_once() {
+    let mut unplaced = pod(json!({ "phase": "Pending" }));
+    unplaced["spec"]["nodeName"] = json!(null);
+    unplaced["metadata"]["deletionTimestamp"] = json!(BEFORE);
+    assert_eq!(class_of(&unplaced), (State::Failed, Some(FailureClass::PodDeleted), None));
+    let cancelled = cancelled(unplaced, "CANCELLED_BY_CALLER", BEFORE);
+    assert_eq!(class_of(&cancelled).0, State::Cancelled);
+}
+
+#[test]
+fn a_start_deadline_keeps_its_class() {
+    for class in ["START_DEADLINE", "IMAGE_PULL", "UNSCHEDULABLE"] {
+        let late = cancelled(pod(json!({ "phase": "Failed", "reason": "DeadlineExceeded" })), class, BEFORE);
+        let outcome = told(&late).outcome.unwrap();
+        assert_eq!(json!(outcome.class.unwrap()), json!(class));
+        assert_eq!(outcome.state, State::Failed);
+        assert!(!outcome.message.is_empty());
+    }
+}
+
+#[test]
+fn disruptions_have_their_classes() {
+    let cases = [
+        ("PreemptionByScheduler", FailureClass::Preempted),
+        ("DeletionByTaintManager", FailureClass::NodeLost),
+        ("DeletionByPodGC", FailureClass::NodeLost),
+        ("EvictionByEvictionAPI", FailureClass::Evicted),
+        ("TerminationByKubelet", FailureClass::Evicted),
+    ];
+    for (reason, class) in cases {
+        let mut disrupted = pod(ended("Failed", 137, "Error", LATER));
+        disrupted["status"]["conditions"] = json!([{
+            "type": "DisruptionTarget", "status": "True", "reason": reason, "lastTransitionTime": BEFORE,
+        }]);
+        assert_eq!(class_of(&disrupted).1, Some(class), "{reason}");
+    }
+}
+
+#[test]
+fn a_failed_init_container_is_to_blame() {
+    let mut failed = pod(json!({ "phase": "Failed", "initContainerStatuses": [{
+        "name": "setup", "restartCount": 0, "image": "", "imageID": "", "ready": false,
+        "state": { "terminated": { "exitCode": 2, "reason": "Error", "message": "no disk",
+            "startedAt": "2026-11-21T08:00:05Z", "finishedAt": BEFORE } },
+    }] }));
+    failed["spec"]["initContainers"] = json!([{ "name": "setup" }]);
+    let outcome = told(&failed).outcome.unwrap();
+    assert_eq!((outcome.class, outcome.exit_code), (Some(FailureClass::Application), None));
+    assert_eq!(outcome.message, "container setup failed with exit code 2: no disk");
+}
+
+#[test]
+fn what_is_gone_before_it_ended_was_deleted_and_what_had_ended_stays_as_it_was() {
+    let gone = |pod: Value| {
+        let view = View::of(&serde_json::from_value(pod).unwrap()).unwrap();
+        status(&View { presence: Presence::Gone, ..view }).outcome.unwrap()
+    };
+    assert_eq!(gone(pod(json!({ "phase": "Running" }))).class, Some(FailureClass::PodDeleted));
+    assert_eq!(gone(pod(ended("Succeeded", 0, "Completed", BEFORE))).state, State::Succeeded);
+}
+
+#[test]
+fn damaged_marks_make_no_view() {
+    let whole = pod(json!({ "phase": "Running" }));
+    for key in ["execution-id", "submit-before", "labels", "policies"] {
+        let mut damaged = whole.clone();
+        damaged["metadata"]["annotations"][format!("podbroker.io/{key}")] = json!("{");
+        let pod: Pod = serde_json::from_value(damaged).unwrap();
+        assert!(View::of(&pod).is_err(), "{key}");
+    }
+}

@@ -129,9 +129,11 @@ impl View {
         let unschedulable = condition("PodScheduled", "False").map(|c| c.message.clone().unwrap_or_default());
         let disruption = condition("DisruptionTarget", "True")
             .map(|c| (c.reason.clone().unwrap_or_default(), c.last_transition_time.as_ref().map(|time| time.0)));
-        let deadline = status.start_time.as_ref().zip(spec.active_deadline_seconds).and_then(|(start, seconds)| {
-            start.0.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()
-        });
+        let deadline = status
+            .start_time
+            .as_ref()
+            .zip(spec.active_deadline_seconds)
+            .and_then(|(start, seconds)| start.0.checked_add(jiff::SignedDuration::from_secs(seconds)).ok());
         let restarts = match spec.restart_policy.as_deref() {
             Some("Never") => Restarts::Never,
             _ => Restarts::OnFailure,
@@ -145,7 +147,9 @@ impl View {
             tenant: labels.get(TENANT_LABEL).and_then(|t| t.parse().ok()).ok_or("the tenant's label is damaged")?,
             id: json(ID).and_then(|id| id.parse().ok()).ok_or("the annotation with the execution id is damaged")?,
             attempt: labels.get(ATTEMPT_LABEL).and_then(|n| n.parse().ok()).ok_or("the attempt's label is damaged")?,
-            labels: json(LABELS).and_then(|text| read_labels(text)).ok_or("the annotation with the labels is damaged")?,
+            labels: json(LABELS)
+                .and_then(|text| read_labels(text))
+                .ok_or("the annotation with the labels is damaged")?,
             digest: json(DIGEST).cloned().unwrap_or_default(),
             submit_before: read_time(json(SUBMIT_BEFORE)).ok_or("the annotation with the submit window is damaged")?,
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),

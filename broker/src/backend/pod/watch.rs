@@ -295,9 +295,11 @@ impl Watcher {
         if self.options.follow == Follow::SoFar {
             return Vec::new();
         }
-        let mut events = self.stop_reading(GapReason::DrainDeadline, "the drain deadline passed before the rest could be read");
+        let mut events =
+            self.stop_reading(GapReason::DrainDeadline, "the drain deadline passed before the rest could be read");
         if self.needs_result() {
-            events.extend(self.tell_result(Err("the drain deadline passed before the result could be read".to_owned())));
+            events
+                .extend(self.tell_result(Err("the drain deadline passed before the result could be read".to_owned())));
         }
         let view = Arc::clone(&self.view.borrow());
         let mut execution = describe::execution(&self.settings, &view);
