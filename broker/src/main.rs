@@ -1,2 +1,184 @@
-//! placeholder
-fn main() {}
+//! The command `podbroker`: the broker itself, what is needed to set it up, and a client for people and scripts.
+//!
+//! Exit codes of `serve`: 0 after the first SIGTERM or SIGINT, when open calls have ended or the drain limit has passed; 1 when it
+//! cannot start, when a part of it fails, and after a second signal. Every command: 2 for a wrong command line. `config check`: 1
+//! for a file that is refused. The client commands document their own.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use podbroker::auth::Token;
+use podbroker::config::{Config, ConfigError, EXAMPLE, Listen};
+use podbroker::server::{self, Ended, ServeError};
+use podbroker::telemetry::{self, LogFormat, LogLevel};
+use thiserror::Error;
+
+/// Runs pods in remote Kubernetes clusters for callers that hold no cluster credential.
+#[derive(Parser)]
+#[command(version, propagate_version = true, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(Serve),
+    /// Shows and checks configurations
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    Token(TokenCommand),
+    /// Prints a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the version
+    Version,
+}
+
+/// Runs the broker. Without a configuration it serves this machine only, with one target: the current kubeconfig context
+#[derive(clap::Args)]
+struct Serve {
+    /// The configuration; `podbroker config example` prints one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where callers connect, ADDRESS:PORT or unix:/PATH, instead of what the configuration says
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<Listen>,
+    /// How log events are written
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// The least important events that are written
+    #[arg(long, value_enum, default_value_t)]
+    log_level: LogLevel,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Prints a configuration with every key, its default and its meaning
+    Example,
+    /// Says whether a configuration is accepted; opens neither the files that it names nor any connection
+    Check {
+        /// The configuration
+        file: PathBuf,
+    },
+}
+
+/// Makes a bearer token and prints it with the lines for the configuration, which keeps only its digest
+#[derive(clap::Args)]
+struct TokenCommand {
+    /// Who is to hold it
+    #[arg(long, default_value = "airflow")]
+    subject: String,
+    /// Whose executions it is to see
+    #[arg(long, default_value = "default")]
+    tenant: String,
+}
+
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot start logging")]
+    Logging(#[source] Box<dyn std::error::Error>),
+    #[error("the configuration is refused")]
+    Config(#[from] ConfigError),
+    #[error("cannot serve")]
+    Serve(#[from] ServeError),
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+}
+
+fn main() -> ExitCode {
+    // kube and tonic look for the one provider of the process.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        unreachable!("nothing has run before that could have installed another");
+    }
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Serve(serve) => run_serve(serve),
+        Command::Config(ConfigCommand::Example) => print(EXAMPLE),
+        Command::Config(ConfigCommand::Check { file }) => check(&file),
+        Command::Token(token) => print_token(&token),
+        Command::Completion { shell } => completion(shell),
+        Command::Version => print(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
+    };
+    done.unwrap_or_else(|failure| {
+        report(&failure);
+        ExitCode::FAILURE
+    })
+}
+
+fn run_serve(serve: Serve) -> Result<ExitCode, Failure> {
+    telemetry::start_logging(serve.log_format, serve.log_level).map_err(|error| Failure::Logging(Box::new(error)))?;
+    let mut config = match &serve.config {
+        Some(file) => Config::load(file)?,
+        None => server::own_machine().map_err(ServeError::from)?,
+    };
+    if let Some(listen) = serve.listen {
+        config.listen = listen;
+        config.check_listen_flag()?;
+    }
+    let runtime = runtime()?;
+    let ended = runtime.block_on(server::run(config));
+    // A task that does not end is no reason to stay.
+    runtime.shutdown_background();
+    Ok(match ended? {
+        Ended::Drained => ExitCode::SUCCESS,
+        Ended::Aborted => ExitCode::FAILURE,
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)
+}
+
+fn check(file: &std::path::Path) -> Result<ExitCode, Failure> {
+    Config::load(file)?;
+    print(&format!("{} is accepted\n", file.display()))
+}
+
+fn print_token(command: &TokenCommand) -> Result<ExitCode, Failure> {
+    let token = Token::random();
+    let snippet = format!(
+        "{}\n\n# Add to the configuration, and choose the targets that it may use:\n[[tokens]]\nsha256 = \"{}\"\n\
+         subject = {}\ntenant = {}\ntargets = [\"*\"]\n",
+        token.expose(),
+        token.digest(),
+        quoted(&command.subject),
+        quoted(&command.tenant),
+    );
+    print(&snippet)
+}
+
+/// JSON's strings are TOML's basic strings.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "podbroker", &mut script);
+    io::stdout().write_all(&script).map_err(Failure::Output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The error with its causes, each on a line, once.
+fn report(failure: &Failure) {
+    let mut text = format!("podbroker: {failure}\n");
+    let mut cause = std::error::Error::source(failure);
+    while let Some(error) = cause {
+        text.push_str(&format!("  because {error}\n"));
+        cause = error.source();
+    }
+    // There is nobody left to tell that this failed.
+    let _ = io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,160 @@
+//! The process: takes the configuration apart, starts the parts, and ends them in order.
+//!
+//! It wires and decides nothing. Every task is on one tracker and ends with one of two tokens: `draining` when this replica is
+//! going away (streams end, calls finish), `stop` when nothing is left to serve. A part that ends by itself ends the process with
+//! the reason, since half a broker is worse than none. The first SIGTERM or SIGINT drains, a second one gives up at once.
+
+mod admin;
+mod grpc;
+mod listener;
+mod signals;
+mod targets;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use self::listener::Listener;
+use self::signals::Signals;
+use crate::api::{Api, RequestLimits, Settings};
+use crate::auth::Authenticator;
+use crate::config::{Config, Limits};
+use crate::telemetry::Metrics;
+
+pub use self::grpc::{Transport, TransportError, serve};
+pub use self::listener::ListenerError;
+pub use self::targets::{TargetError, own_machine};
+
+/// How long background tasks have to notice that they are to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How the process ended after it had started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// As it was asked to.
+    Drained,
+    /// A second signal cut it short.
+    Aborted,
+}
+
+/// Why the process could not start, or ended by itself.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The listener cannot be had.
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
+    /// A target cannot be used.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The transport cannot be set up, or ended.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The admin endpoint cannot be had, or ended.
+    #[error("the admin endpoint {at} failed")]
+    Admin {
+        /// Its address.
+        at: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Signals cannot be listened for.
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+    /// A part ended although nobody asked it to.
+    #[error("the {part} ended by itself")]
+    EndedByItself {
+        /// Which one.
+        part: &'static str,
+        /// The panic, if it was one.
+        source: Option<JoinError>,
+    },
+}
+
+/// Serves until a signal.
+pub async fn run(config: Config) -> Result<Ended, ServeError> {
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let (draining, stop, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+    let transport = Transport::new(&config.limits, config.tls.as_ref())?;
+    let listener = Listener::bind(&config.listen).await?;
+    let admin = admin::bind(config.admin_listen).await?;
+    let targets = tokio::select! {
+        targets = targets::connect(&config, &tasks, &stop) => targets?,
+        name = signals.next() => {
+            info!(signal = name, "stopped before it was ready");
+            return Ok(Ended::Drained);
+        }
+    };
+    let metrics = Arc::new(Metrics::new(&targets));
+    let authenticator = config.authenticator();
+    let auth = describe(&authenticator);
+    let api = Api::new(settings(&config), authenticator, targets, Arc::clone(&metrics), draining.clone());
+
+    let address = listener.address();
+    let socket_file = listener.socket_file();
+    let mut serving = tasks.spawn(listener.serve(api, transport, draining.clone()));
+    let mut admin = tasks.spawn(admin::serve(admin, metrics, draining.clone(), stop.clone()));
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        instance = %config.instance,
+        tls = config.tls.is_some(),
+        auth,
+        "podbroker is ready on {address}"
+    );
+
+    tokio::select! {
+        name = signals.next() => info!(signal = name, "draining; a second signal ends at once"),
+        ended = &mut serving => return Err(by_itself("gRPC server", ended)),
+        ended = &mut admin => return Err(by_itself("admin endpoint", ended)),
+    }
+    draining.cancel();
+    let ended = drain(serving, &config.limits, &mut signals).await;
+    drop(socket_file);
+    stop.cancel();
+    tasks.close();
+    if ended == Ended::Drained && tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+        warn!(tasks = tasks.len(), "some tasks did not stop in time");
+    }
+    info!(ended = ?ended, "podbroker has ended");
+    Ok(ended)
+}
+
+async fn drain(serving: JoinHandle<Result<(), TransportError>>, limits: &Limits, signals: &mut Signals) -> Ended {
+    tokio::select! {
+        done = tokio::time::timeout(limits.drain, serving) => {
+            if done.is_err() {
+                warn!(limit = ?limits.drain, "some calls did not end in time and are cut");
+            }
+            Ended::Drained
+        }
+        name = signals.next() => {
+            warn!(signal = name, "a second signal: open calls are cut");
+            Ended::Aborted
+        }
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let Limits { max_request_bytes, max_manifest_bytes, max_calls, max_watches, .. } = config.limits;
+    let limits = RequestLimits { max_request_bytes, max_manifest_bytes };
+    Settings { instance: config.instance.clone(), limits, max_calls, max_watches }
+}
+
+fn describe(authenticator: &Authenticator) -> String {
+    match authenticator {
+        Authenticator::Open => "none: open to this machine".to_owned(),
+        Authenticator::Tokens(tokens) => format!("bearer: {} tokens", tokens.len()),
+    }
+}
+
+fn by_itself<E: Into<ServeError>>(part: &'static str, ended: Result<Result<(), E>, JoinError>) -> ServeError {
+    match ended {
+        Ok(Ok(())) => ServeError::EndedByItself { part, source: None },
+        Ok(Err(error)) => error.into(),
+        Err(panic) => ServeError::EndedByItself { part, source: Some(panic) },
+    }
+}
