@@ -1,5 +1,7 @@
 """Sets up Airflow without a database, and the fixtures that the tests of the provider share."""
 
+# ruff: noqa: E402 -- the environment and the path have to be ready before Airflow and the provider are imported
+
 from __future__ import annotations
 
 import importlib.util
@@ -50,7 +52,7 @@ def log() -> RecordingLog:
 
 
 @pytest.fixture
-def make(client: FakeClient, log: RecordingLog, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201, ARG001
+def make(client: FakeClient, log: RecordingLog, monkeypatch: pytest.MonkeyPatch):  # noqa: ARG001
     """Make an operator over the scripted client."""
     monkeypatch.setattr(RemotePodOperator, "log", log)
 

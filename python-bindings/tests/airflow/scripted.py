@@ -7,6 +7,7 @@ would arrive.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,6 +40,7 @@ from podbroker import (
     StateChanged,
     Submission,
 )
+from podbroker.airflow.pump import POLL_SECONDS
 from podbroker.exceptions import NotFoundError
 
 S = ExecutionState
@@ -279,8 +281,8 @@ class FakeWatch:
         if self.woken or not self.script:
             if not self.woken and not self.ended:
                 assert timeout is not None
-                self.idle = getattr(self, "idle", 0) + 1
-                assert self.idle < 10_000, "the task waits for an event that the script does not have"
+                assert timeout < POLL_SECONDS, "the task waits for an event that the script does not have"
+                time.sleep(timeout)
             self.woken = False
             return None
         step = self.script.pop(0)

@@ -218,7 +218,7 @@ def test_notices_and_gaps_are_said_at_their_level(make, client, context, log):
 
 
 def test_waiting_for_the_start_folds_and_the_fold_is_closed_before_the_first_line(make, client, context, log):
-    client.script = list(HAPPY) + [s.end()]
+    client.script = [*HAPPY, s.end()]
     make().execute(context)
     opened = next(n for n, text in enumerate(log.lines) if text.startswith("::group::"))
     closed = log.lines.index("::endgroup::")
@@ -245,7 +245,7 @@ def test_the_fold_is_closed_also_when_the_start_fails(make, client, context, log
         ({"log_formatter": lambda name, text: f"{name}={text}"}, ("base",), ["base=b"]),
     ],
 )
-def test_the_lines_of_the_wanted_containers_are_shown_as_upstream_shows_them(
+def test_the_lines_of_the_wanted_containers_are_shown_as_upstream_shows_them(  # noqa: PLR0917 -- fixtures and a table
     make, client, context, log, arguments, asked, shown
 ):
     client.script = [

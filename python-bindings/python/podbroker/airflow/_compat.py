@@ -11,7 +11,6 @@ import logging
 from airflow import __version__ as airflow_version
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from airflow.providers.cncf.kubernetes.utils.pod_manager import (
     OnFinishAction,
     PodLaunchTimeoutException,
@@ -86,5 +85,4 @@ __all__ = [
     "conf",
     "is_log_group_marker",
     "level_of",
-    "make_safe_label_value",
 ]

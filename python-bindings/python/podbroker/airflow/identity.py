@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from podbroker import TargetPlace
-from podbroker.airflow._compat import make_safe_label_value
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,6 +32,7 @@ MAX_ID_LENGTH = 200
 
 _SLUG_LENGTH = 50
 _DEPLOYMENT_LENGTH = 40
+_LABEL_LENGTH = 63  # of a Kubernetes label's value
 _HASH_LENGTH = 8
 _PLACE_PARTS = ("cluster", "region", "role_arn", "namespace")
 
@@ -71,7 +71,7 @@ def group_labels(context: Context, *, deployment_id: str) -> dict[str, str]:
         "task_id": ti.task_id,
         "map_index": str(ti.map_index if ti.map_index is not None and ti.map_index >= 0 else "none"),
     }
-    return {key: make_safe_label_value(str(value)) for key, value in values.items()}
+    return {key: _slug(str(value), _LABEL_LENGTH) for key, value in values.items()}
 
 
 def execution_name(target: str | TargetPlace, execution_id: str) -> str | None:
@@ -91,8 +91,8 @@ def target_selector(target: str | Mapping[str, str] | None) -> str | TargetPlace
 
 
 def _slug(text: str, limit: int) -> str:
-    """Reduce a text to the characters and the length of an id; a hash tells apart what would look the same."""
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(text)).lstrip("._-")
+    """Reduce a text to the characters of a label and to a length; a hash tells apart what would look the same."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(text)).strip("._-")
     if slug == text and len(slug) <= limit:
         return slug
     mark = hashlib.sha256(str(text).encode()).hexdigest()[:_HASH_LENGTH]

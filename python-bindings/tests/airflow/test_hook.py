@@ -1,0 +1,225 @@
+"""The connection to the broker, and what Airflow is told about the provider."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+from pathlib import Path
+
+import airflow
+import jsonschema
+import pytest
+import tomllib
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import PodOperatorHookProtocol
+from airflow.sdk import Connection
+
+from podbroker import Check, CheckStatus, ServerInfo, TargetPlace
+from podbroker.airflow._compat import AirflowException, BaseHook
+from podbroker.airflow.get_provider_info import get_provider_info
+from podbroker.airflow.hook import CALL_RETRY_SECONDS, DEFAULT_PORT, PodbrokerHook
+from podbroker.exceptions import UnavailableError
+
+SECRET = "s3cr3t-t0ken"
+
+
+@pytest.fixture
+def connected(monkeypatch):
+    """Make a hook on a connection."""
+
+    def connect(*, target=None, **kwargs):
+        if isinstance(kwargs.get("extra"), dict):
+            kwargs["extra"] = json.dumps(kwargs["extra"])
+        connection = Connection(conn_id="c", conn_type="podbroker", **kwargs)
+        monkeypatch.setattr(PodbrokerHook, "get_connection", classmethod(lambda *_: connection))
+        return PodbrokerHook("c", target=target)
+
+    return connect
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What the client was made with."""
+    seen = {}
+    monkeypatch.setattr(
+        "podbroker.airflow.hook.Client", lambda address, **kwargs: seen.update(address=address, **kwargs)
+    )
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("connection", "address"),
+    [
+        ({"host": "b.example.org", "port": 8443}, "https://b.example.org:8443"),
+        ({"host": "b.example.org"}, f"https://b.example.org:{DEFAULT_PORT}"),
+        ({"host": "b.example.org", "port": 80, "schema": "http"}, "http://b.example.org:80"),
+        ({"host": "127.0.0.1", "port": 1}, "http://127.0.0.1:1"),
+        ({"host": "localhost", "port": 1, "schema": "https"}, "https://localhost:1"),
+        ({"host": "2001:db8::1", "port": 1}, "https://[2001:db8::1]:1"),
+        ({"host": "::1", "port": 1}, "http://[::1]:1"),
+        ({"host": "/run/podbroker.sock", "schema": "unix"}, "unix:/run/podbroker.sock"),
+        ({"host": "https://b.example.org:1"}, "https://b.example.org:1"),
+    ],
+)
+def test_the_address(connected, connection, address):
+    assert connected(**connection).address == address
+
+
+@pytest.mark.parametrize("connection", [{}, {"host": "x", "schema": "ftp"}])
+def test_a_connection_that_says_nothing_useful_is_refused(connected, connection):
+    with pytest.raises(AirflowException, match="'c'"):
+        _ = connected(**connection).address
+
+
+def test_the_client_gets_what_the_connection_says(connected, made):
+    extra = {
+        "ca_file": "/ca",
+        "client_certificate_file": "/c",
+        "client_key_file": "/k",
+        "server_name": "n",
+        "target": "t",
+    }
+    connected(host="h", port=1, password=SECRET, extra=extra).get_conn()
+    assert made == {
+        "address": "https://h:1",
+        "token": SECRET,
+        "retry_for": CALL_RETRY_SECONDS,
+        "ca_file": "/ca",
+        "client_certificate_file": "/c",
+        "client_key_file": "/k",
+        "server_name": "n",
+    }
+
+
+def test_the_token_may_be_in_a_file(connected, made):
+    connected(host="h", extra={"token_file": "/token"}).get_conn()
+    assert made["token_file"] == "/token"
+    assert "token" not in made
+
+
+@pytest.mark.usefixtures("made")
+def test_two_tokens_are_one_too_many_and_neither_is_shown(connected):
+    with pytest.raises(AirflowException, match="both") as caught:
+        connected(host="h", password=SECRET, extra={"token_file": "/token"}).get_conn()
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.usefixtures("made")
+def test_the_token_is_in_no_representation(connected):
+    hook = connected(host="h", password=SECRET)
+    hook.get_conn()
+    assert SECRET not in f"{hook!r} {hook}"
+
+
+def test_the_operators_target_wins_over_the_connections(connected):
+    assert connected(host="h", extra={"target": "default"}).target == "default"
+    assert connected(host="h", target="mine", extra={"target": "default"}).target == "mine"
+    assert connected(host="h", target={"cluster": "c"}).target == TargetPlace(cluster="c")
+    with pytest.raises(AirflowException, match="No target"):
+        _ = connected(host="h").target
+
+
+class Broker:
+    def __init__(self, *checks, error=None):
+        self.checks, self.error, self.checked = checks, error, []
+
+    def server_info(self):
+        if self.error:
+            raise self.error
+        return ServerInfo(
+            version="1.2.3",
+            instance="main",
+            features=(),
+            max_request_bytes=1,
+            max_manifest_bytes=1,
+            caller_subject="airflow",
+            caller_tenant="t",
+        )
+
+    def check(self, target):
+        self.checked.append(target)
+        return iter(self.checks)
+
+
+def link(status, **kwargs):
+    return Check(**{"link": "permission", "subject": "create pods", "status": status, "detail": "", "fix": ""} | kwargs)
+
+
+def test_test_connection_says_who_we_are(connected):
+    hook = connected(host="h")
+    hook.conn = Broker()
+    assert hook.test_connection() == (True, "podbroker 1.2.3 (main) knows us as airflow")
+
+
+def test_test_connection_walks_the_way_to_the_default_target(connected):
+    hook = connected(host="h", extra={"target": "there"})
+    hook.conn = Broker(link(CheckStatus.PASSED))
+    good, words = hook.test_connection()
+    assert good
+    assert words.endswith("target there can be used")
+    assert hook.conn.checked == ["there"]
+
+
+def test_test_connection_says_what_is_broken_and_how_to_mend_it(connected):
+    hook = connected(host="h", extra={"target": "there"})
+    hook.conn = Broker(link(CheckStatus.FAILED, detail="not allowed", fix="bind the role"), link(CheckStatus.SKIPPED))
+    good, words = hook.test_connection()
+    assert not good
+    assert words.endswith("target there cannot be used: permission create pods failed: not allowed bind the role")
+
+
+def test_test_connection_never_raises(connected):
+    hook = connected(host="h")
+    hook.conn = Broker(error=UnavailableError("nobody there"))
+    assert hook.test_connection() == (False, "nobody there")
+    assert connected().test_connection()[0] is False
+
+
+def test_the_hook_has_what_the_pod_operator_expects_of_one(connected):
+    hook = connected(host="h", target={"cluster": "c", "namespace": "n"})
+    expected = [name for name in vars(PodOperatorHookProtocol) if not name.startswith("_")]
+    assert expected
+    assert all(name in vars(PodbrokerHook) for name in expected)
+    assert hook.is_in_cluster is False
+    assert hook.get_namespace() == "n"
+    assert connected(host="h", target="t").get_namespace() is None
+    with pytest.raises(AirflowException, match="broker holds the credentials"):
+        _ = hook.core_v1_client
+
+
+def test_the_provider_info_is_what_airflow_wants():
+    schemas = Path(airflow.__file__).parent
+    info = get_provider_info()
+    for name in ("provider_info.schema.json", "provider.yaml.schema.json"):
+        schema = json.loads((schemas / name).read_text())
+        if name == "provider.yaml.schema.json":
+            # The stricter one, of Airflow's own source tree, for the parts that it shares with ours.
+            schema = {key: value for key, value in schema.items() if key in {"definitions", "$schema"}} | {
+                "properties": {
+                    key: value for key, value in schema["properties"].items() if key in {"connection-types", "config"}
+                }
+            }
+        jsonschema.validate(info, schema)
+
+
+def test_the_provider_info_names_what_exists():
+    info = get_provider_info()
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    assert info["package-name"] == project["name"]
+    entry = project["entry-points"]["apache_airflow_provider"]["provider_info"]
+    assert entry == "podbroker.airflow.get_provider_info:get_provider_info"
+    (kind,) = info["connection-types"]
+    module, _, name = kind["hook-class-name"].rpartition(".")
+    hook = getattr(importlib.import_module(module), name)
+    assert issubclass(hook, BaseHook)
+    assert (hook.conn_type, hook.hook_name) == (kind["connection-type"], kind["hook-name"])
+    for part in ("operators", "hooks"):
+        for each in info[part]:
+            for module in each["python-modules"]:
+                importlib.import_module(module)
+    assert info["config"]["podbroker"]["options"]["deployment_id"]["default"] == "airflow"
+
+
+def test_airflow_3_is_given_no_method_that_it_warns_of():
+    assert "get_connection_form_widgets" not in vars(PodbrokerHook)
+    assert "get_ui_field_behaviour" not in vars(PodbrokerHook)
