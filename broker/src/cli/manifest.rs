@@ -57,14 +57,11 @@ pub(crate) fn read(path: &Path) -> Result<Value, Failure> {
 /// A manifest from JSON or YAML.
 fn parse(text: &str) -> Result<Value, String> {
     // JSON is tried first because every number stays exact there.
-    let manifest: Value = match serde_json::from_str(text) {
-        Ok(manifest) => manifest,
-        Err(_) => {
-            // A `y` or an `on` is a word, as YAML 1.2 says; a pod's environment is full of them.
-            let options = serde_saphyr::options! { strict_booleans: true };
-            serde_saphyr::from_str_with_options(text, options).map_err(|cause| cause.to_string())?
-        }
-    };
+    let manifest: Value = serde_json::from_str(text).or_else(|_| {
+        // A `y` or an `on` is a word, as YAML 1.2 says; a pod's environment is full of them.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        serde_saphyr::from_str_with_options(text, options).map_err(|cause| cause.to_string())
+    })?;
     match (manifest["kind"].as_str(), manifest.is_object()) {
         (Some("Pod"), _) => Ok(manifest),
         (Some(kind), _) => Err(format!("a Pod is expected, and this is a {kind}")),
