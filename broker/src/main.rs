@@ -4,6 +4,8 @@
 //! cannot start, when a part of it fails, and after a second signal. Every command: 2 for a wrong command line. `config check`: 1
 //! for a file that is refused. The client commands document their own.
 
+mod cli;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +21,8 @@ use thiserror::Error;
 #[derive(Parser)]
 #[command(version, propagate_version = true, disable_help_subcommand = true)]
 struct Arguments {
+    #[command(flatten)]
+    client: cli::ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -37,6 +41,8 @@ enum Command {
     },
     /// Prints the version
     Version,
+    #[command(flatten)]
+    Client(cli::ClientCommand),
 }
 
 /// Runs the broker. Without a configuration it serves this machine only, with one target: the current kubeconfig context
@@ -45,8 +51,11 @@ struct Serve {
     /// The configuration; `podbroker config example` prints one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where callers connect, ADDRESS:PORT or unix:/PATH, instead of what the configuration says
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help = "Where callers connect, ADDRESS:PORT or unix:/PATH, instead of what the configuration says"
+    )]
     listen: Option<Listen>,
     /// How log events are written
     #[arg(long, value_enum, default_value_t)]
@@ -105,6 +114,7 @@ fn main() -> ExitCode {
         Command::Token(token) => print_token(&token),
         Command::Completion { shell } => completion(shell),
         Command::Version => print(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Client(command) => run_client(command, arguments.client),
     };
     done.unwrap_or_else(|failure| {
         report(&failure);
@@ -130,6 +140,13 @@ fn run_serve(serve: Serve) -> Result<ExitCode, Failure> {
         Ended::Drained => ExitCode::SUCCESS,
         Ended::Aborted => ExitCode::FAILURE,
     })
+}
+
+fn run_client(command: cli::ClientCommand, arguments: cli::ClientArgs) -> Result<ExitCode, Failure> {
+    let runtime = runtime()?;
+    let code = runtime.block_on(cli::run(command, arguments));
+    runtime.shutdown_background();
+    Ok(code)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -173,12 +190,12 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
 
 /// The error with its causes, each on a line, once.
 fn report(failure: &Failure) {
-    let mut text = format!("podbroker: {failure}\n");
+    let mut text = format!("podbroker: {failure}");
     let mut cause = std::error::Error::source(failure);
     while let Some(error) = cause {
-        text.push_str(&format!("  because {error}\n"));
+        text += &format!("\n  because {error}");
         cause = error.source();
     }
     // There is nobody left to tell that this failed.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -51,6 +51,7 @@ impl AllowedTargets {
 
 impl Caller {
     /// The one caller of a listener that is open to its own machine.
+    #[expect(clippy::missing_panics_doc, reason = "a constant")]
     pub fn local() -> Self {
         let tenant = LOCAL_TENANT.parse().expect("a constant DNS label");
         Self { subject: LOCAL_SUBJECT.to_owned(), tenant, targets: AllowedTargets::All }

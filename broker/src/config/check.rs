@@ -124,19 +124,19 @@ impl Token {
 impl Limits {
     fn check(&self) -> Result<(), Problem> {
         // The contract promises callers no more for a manifest: the original request is kept in the pod's annotations.
-        in_range("max_manifest_bytes", self.max_manifest_bytes, 1 << 10..=256 << 10)?;
+        in_range("max_manifest_bytes", &self.max_manifest_bytes, 1 << 10..=256 << 10)?;
         // What a request has besides its manifest fits into 64 KiB.
-        in_range("max_request_bytes", self.max_request_bytes, self.max_manifest_bytes + (64 << 10)..=64 << 20)?;
-        in_range("max_calls", self.max_calls, 1..=1_000_000)?;
-        in_range("max_watches", self.max_watches, 1..=1_000_000)?;
-        in_range("max_streams_per_connection", self.max_streams_per_connection, 1..=1_000_000)?;
-        in_range("drain", self.drain.as_secs(), 1..=3600)
+        in_range("max_request_bytes", &self.max_request_bytes, self.max_manifest_bytes + (64 << 10)..=64 << 20)?;
+        in_range("max_calls", &self.max_calls, 1..=1_000_000)?;
+        in_range("max_watches", &self.max_watches, 1..=1_000_000)?;
+        in_range("max_streams_per_connection", &self.max_streams_per_connection, 1..=1_000_000)?;
+        in_range("drain", &self.drain.as_secs(), 1..=3600)
             .map_err(|problem| Problem { reason: format!("{} seconds", problem.reason), ..problem })
     }
 }
 
-fn in_range<T: PartialOrd + std::fmt::Display>(key: &str, value: T, range: RangeInclusive<T>) -> Result<(), Problem> {
-    if range.contains(&value) {
+fn in_range<T: PartialOrd + std::fmt::Display>(key: &str, value: &T, range: RangeInclusive<T>) -> Result<(), Problem> {
+    if range.contains(value) {
         return Ok(());
     }
     Err(Problem::new(format!("limits.{key}"), format!("must be {} to {}", range.start(), range.end())))

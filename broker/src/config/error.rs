@@ -78,7 +78,7 @@ fn key_at(text: &str, line: usize) -> String {
             table = format!("{name}[{index}]");
             key.clear();
         } else if let Some(name) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            table = name.trim().to_owned();
+            name.trim().clone_into(&mut table);
             key.clear();
         } else if let Some((name, _)) = text.split_once('=') {
             let name = name.trim();

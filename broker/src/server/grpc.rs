@@ -1,7 +1,7 @@
 //! The gRPC server: the contract, health (`grpc.health.v1`) and reflection on one transport.
 //!
 //! Health and reflection need no token: probes have none, and the contract is public. When the replica drains, health says
-//! NOT_SERVING, the listener closes, streams end, calls finish; then health watches end too, which would otherwise hold
+//! `NOT_SERVING`, the listener closes, streams end, calls finish; then health watches end too, which would otherwise hold
 //! their connections.
 
 use std::fmt;

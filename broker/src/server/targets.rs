@@ -55,6 +55,7 @@ pub enum TargetError {
 }
 
 /// The configuration of a broker that was given none: the cluster that kubectl would use, or the one it runs in.
+#[expect(clippy::missing_panics_doc, reason = "a constant")]
 pub fn own_machine() -> Result<Config, TargetError> {
     let kind = match Kubeconfig::read() {
         // What is wrong with it is said when it is used.

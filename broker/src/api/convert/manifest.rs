@@ -63,7 +63,7 @@ fn value(field: prost_types::Value, path: &str) -> Result<Value, Error> {
 fn number(value: f64, path: &str) -> Result<Number, Error> {
     // Beyond 2^53 a double does not hold every integer, so that what was meant is not known.
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.trunc() == value && value.abs() < EXACT {
+    if value.fract() == 0.0 && value.abs() < EXACT {
         #[expect(clippy::cast_possible_truncation, reason = "a whole number under 2^53")]
         return Ok(Number::from(value as i64));
     }

@@ -25,7 +25,7 @@ const DEFAULT_SUBMIT_WINDOW: SignedDuration = SignedDuration::from_mins(10);
 const MAX_SUBMIT_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 const MAX_CLAIM_BYTES: usize = 256;
 const MAX_REASON_BYTES: usize = 1024;
-const MAX_GRACE: Duration = Duration::from_secs(60 * 60);
+const MAX_GRACE: Duration = Duration::from_hours(1);
 const DEFAULT_PAGE: i32 = 100;
 const MAX_PAGE: i32 = 1000;
 /// More than any pod has.
@@ -129,9 +129,9 @@ fn policies(policies: wire::Policies) -> Result<PolicyRequest, Error> {
 }
 
 /// A number where zero means that nothing was said.
-fn number<T: Default + PartialEq, N>(field: &'static str, value: N) -> Result<Option<T>, Error>
+fn number<T, N>(field: &'static str, value: N) -> Result<Option<T>, Error>
 where
-    T: TryFrom<N>,
+    T: TryFrom<N> + Default + PartialEq,
 {
     let value = T::try_from(value).map_err(|_| Error::invalid_request(field, "must not be negative"))?;
     Ok((value != T::default()).then_some(value))
