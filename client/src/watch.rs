@@ -74,6 +74,11 @@ impl Watch {
         matches!(self.phase, Phase::Over)
     }
 
+    /// Why there is no contact now, while the watch waits for the broker to come back.
+    pub fn trouble(&self) -> Option<&Error> {
+        self.contact.trouble.as_ref().map(|(_, error)| error)
+    }
+
     /// The next event; `None` after END, after an error, and after the end of a watch that does not follow.
     ///
     /// Safe to drop and call again: nothing is lost, and what was under way goes on.
@@ -163,8 +168,8 @@ pub(crate) fn silent() -> Error {
 pub(crate) struct Contact {
     pub(crate) retry_for: Option<Duration>,
     backoff: Backoff,
-    /// The first failure after the last message.
-    lost_at: Option<Instant>,
+    /// When it was lost, and the last failure since.
+    trouble: Option<(Instant, Error)>,
     /// The broker has sent something at least once.
     was_made: bool,
 }
@@ -172,7 +177,7 @@ pub(crate) struct Contact {
 impl Contact {
     /// A message came.
     pub(crate) fn made(&mut self) {
-        self.lost_at = None;
+        self.trouble = None;
         self.was_made = true;
     }
 
@@ -189,18 +194,21 @@ impl Contact {
         if !may_pass {
             return Err(error);
         }
-        let lost_at = *self.lost_at.get_or_insert(now);
+        let lost_at = self.trouble.as_ref().map_or(now, |(at, _)| *at);
         let again_at = now + self.backoff.next(error.retry_delay);
         if self.retry_for.is_some_and(|limit| again_at >= lost_at + limit) {
             return Err(error);
         }
         tracing::debug!(code = %error.code, reason = error.reason, "the watch is opened anew");
+        self.trouble = Some((lost_at, error));
         Ok(again_at)
     }
 
     /// How long opening a stream may take.
     pub(crate) fn limit(&self, call_timeout: Duration) -> Duration {
-        let left = self.retry_for.zip(self.lost_at).map(|(limit, lost_at)| limit.saturating_sub(lost_at.elapsed()));
-        left.map_or(call_timeout, |left| call_timeout.min(left))
+        match (self.retry_for, &self.trouble) {
+            (Some(limit), Some((lost_at, _))) => call_timeout.min(limit.saturating_sub(lost_at.elapsed())),
+            _ => call_timeout,
+        }
     }
 }

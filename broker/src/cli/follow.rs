@@ -3,8 +3,10 @@
 //! Lines go to standard output as the bytes that they are; everything else is a remark. As JSON, every event is an object of
 //! its own on standard output.
 
-use podbroker_client::proto;
+use std::time::Duration;
+
 use podbroker_client::proto::event::Event as Kind;
+use podbroker_client::{Error, Watch, proto};
 
 use super::screen::Screen;
 use super::{Failure, Format, json, text};
@@ -36,6 +38,9 @@ pub(crate) enum Talk {
     None,
 }
 
+/// A broker that is away for shorter is not worth a remark.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Shows events in the order in which they come.
 pub(crate) struct Show {
     prefix: Prefix,
@@ -44,12 +49,33 @@ pub(crate) struct Show {
     /// The container whose line has not ended yet.
     unfinished: Option<String>,
     first_container: Option<String>,
-    last_standing: String,
+    last_state: Option<proto::ExecutionState>,
+    has_told_trouble: bool,
 }
 
 impl Show {
     pub(crate) fn new(prefix: Prefix, times: Times, talk: Talk) -> Self {
-        Self { prefix, times, talk, unfinished: None, first_container: None, last_standing: String::new() }
+        Self { prefix, times, talk, unfinished: None, first_container: None, last_state: None, has_told_trouble: false }
+    }
+
+    /// The next event of the watch. Says so when the broker is away for longer. Safe to drop and call again.
+    pub(crate) async fn next(&mut self, watch: &mut Watch, screen: &mut Screen) -> Option<Result<proto::Event, Error>> {
+        loop {
+            match tokio::time::timeout(PATIENCE, watch.next()).await {
+                Ok(event) => {
+                    if std::mem::take(&mut self.has_told_trouble) && event.as_ref().is_some_and(Result::is_ok) {
+                        screen.tell("the broker is back");
+                    }
+                    return event;
+                }
+                Err(_) => {
+                    if let Some(error) = watch.trouble().filter(|_| !self.has_told_trouble) {
+                        screen.tell(&format!("the broker is away and waited for: {error}"));
+                        self.has_told_trouble = true;
+                    }
+                }
+            }
+        }
     }
 
     /// Shows one event. The end is not shown, since what it means is the command's to say.
@@ -66,14 +92,16 @@ impl Show {
             Some(Kind::AttemptEnded(ended)) if self.talk == Talk::All => {
                 let (number, outcome) = (ended.attempt.as_ref().map(|attempt| attempt.number), ended.outcome.as_ref());
                 if let Some((number, outcome)) = number.zip(outcome).filter(|(number, _)| *number > 1) {
-                    screen.tell(&format!("attempt {number} ended: {}", text::why(outcome)));
+                    screen.tell(&format!("attempt {number} ended: {}", outcome.message));
                 }
             }
             Some(Kind::Result(result)) if self.talk != Talk::Lines => {
                 self.end_line(screen)?;
                 if result.problem.is_empty() {
                     screen.write(&result.content)?;
-                    screen.write(b"\n")?;
+                    if !result.content.ends_with(b"\n") {
+                        screen.write(b"\n")?;
+                    }
                 } else {
                     screen.tell(&format!("no result: {}", result.problem));
                 }
@@ -88,10 +116,10 @@ impl Show {
         let Some(execution) = &change.execution else { return };
         // How it ended is the last thing that a command says, after the remaining lines.
         let is_over = execution.outcome.is_some();
-        let standing = text::standing(execution);
-        if !is_over && standing != self.last_standing {
-            screen.tell(&standing);
-            self.last_standing = standing;
+        // Why it stands where it stands comes as notices.
+        if !is_over && self.last_state != Some(execution.state()) {
+            screen.tell(&text::state(execution.state()));
+            self.last_state = Some(execution.state());
         }
     }
 
@@ -228,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_result_is_all_that_a_quiet_command_shows() {
-        let result = proto::Result { content: b"{\"a\":1}".to_vec(), ..Default::default() };
+        let result = proto::Result { content: b"{\"a\":1}\n".to_vec(), ..Default::default() };
         let result = proto::Event { cursor: "c".into(), event: Some(Kind::Result(result)) };
         let mut show = Show::new(Prefix::Never, Times::Hidden, Talk::None);
         let (out, err) = shown(&mut show, &[chunk("a", &[(b"line", false, false)]), result]);

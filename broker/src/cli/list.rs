@@ -69,7 +69,7 @@ fn show(rows: &[Vec<String>], screen: &mut Screen) -> Result<(), Failure> {
 
 fn row(execution: &proto::Execution) -> Vec<String> {
     let age = text::age(execution.create_time.as_ref(), &SystemTime::now().into());
-    vec![short_name(&execution.name), age, text::standing(execution)]
+    vec![short_name(&execution.name), age, text::brief(execution)]
 }
 
 impl ListArgs {

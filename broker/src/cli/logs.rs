@@ -44,8 +44,12 @@ pub(crate) struct LogsArgs {
 
 pub(crate) async fn run(client: &Client, args: LogsArgs, screen: &mut Screen) -> Done {
     let mut show = args.show();
+    let follow = args.follow;
     let mut watch = client.watch(args.request());
-    while let Some(event) = watch.next().await {
+    if !follow {
+        watch = watch.retry_for(client.settings().retry_for);
+    }
+    while let Some(event) = show.next(&mut watch, screen).await {
         show.show(&event?, screen)?;
     }
     Ok(0)

@@ -23,6 +23,7 @@ mod text;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use podbroker_client::{Client, ClientCertificate, Error, Settings, Token, proto};
@@ -63,6 +64,9 @@ pub(crate) struct ClientArgs {
     /// The name in the broker's certificate, where it is not the host of the address
     #[arg(long, global = true, env = "PODBROKER_SERVER_NAME", value_name = "NAME")]
     pub(crate) server_name: Option<String>,
+    /// How long to try when the broker cannot be reached; what follows an execution never gives up
+    #[arg(long, global = true, env = "PODBROKER_RETRY_FOR", value_name = "TIME", default_value = "15s", value_parser = parse::duration)]
+    pub(crate) retry_for: Duration,
     /// text for people; json for programs: one object, or one per line where there are several
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
@@ -154,6 +158,7 @@ fn connect(args: ClientArgs) -> Result<Client, Failure> {
         ca_file: args.ca_file,
         client_certificate,
         server_name: args.server_name,
+        retry_for: args.retry_for,
         ..Settings::new(args.address)
     };
     Ok(Client::new(settings)?)

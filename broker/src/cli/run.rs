@@ -29,25 +29,25 @@ const CANCELLED: u8 = 130;
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(after_long_help = "\
 Ctrl-C:
-  On a terminal you are asked whether to cancel the execution or to leave it running; a second Ctrl-C leaves it.
-  Elsewhere SIGINT cancels the execution and waits for its end; a second one leaves it.
+  On a terminal you are asked whether to cancel the execution or to leave it running;
+  a second Ctrl-C leaves it. Elsewhere SIGINT cancels it and waits for its end.
   SIGTERM and SIGHUP leave it running.
 
 Exit codes:
   0        it succeeded, or --detach was given
   1..255   the exit code of its container
   124      its start deadline or run deadline passed
-  125      podbroker failed, or no container ended by itself, for example because its image could not be pulled
+  125      podbroker failed, or no container ended by itself: no image, no room, evicted
   130      it was cancelled, or Ctrl-C left it running
   143      SIGTERM left it running
   A container may end with these codes too; `podbroker get NAME` tells the difference.
 
 Examples:
   podbroker run --image busybox -- echo hello
-  podbroker run --target prod --image python:3.13 --env N=3 --run-deadline 1h -- python -c 'print(\"hi\")'
-  podbroker run -f pod.yaml --id nightly-2026-01-31
-  value=$(podbroker run --quiet --result --image busybox -- sh -c 'echo 42 > /airflow/xcom/return.json')
-  name=$(podbroker run --detach --image busybox -- sleep 600) && podbroker logs -f \"$name\"")]
+  podbroker run --target prod --image python:3.13 --env N=3 -- python -c 'print(1)'
+  podbroker run -f pod.yaml --id nightly-2026-01-31 --run-deadline 1h
+  value=$(podbroker run -q --result -f pod.yaml)
+  name=$(podbroker run --detach -f pod.yaml) && podbroker logs -f \"$name\"")]
 pub(crate) struct RunArgs {
     /// Where to run it [default: the only target that you may use]
     #[arg(long, short)]
@@ -173,7 +173,7 @@ impl Following<'_> {
         let mut watch = self.client.watch(request);
         loop {
             let event = tokio::select! {
-                event = watch.next() => event,
+                event = show.next(&mut watch, screen) => event,
                 wish = signals.next() => {
                     if self.leaves(wish, signals, screen).await? {
                         return Ok(Left::Running(wish));

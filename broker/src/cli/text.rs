@@ -33,29 +33,30 @@ pub(crate) fn age(since: Option<&Timestamp>, now: &Timestamp) -> String {
     }
 }
 
-/// The state, and why.
+/// The state, and why, in the broker's own sentence.
 pub(crate) fn standing(execution: &proto::Execution) -> String {
     let state = state(execution.state());
-    match &execution.outcome {
-        Some(outcome) if outcome.state() != proto::ExecutionState::Succeeded => format!("{state}: {}", why(outcome)),
-        _ if execution.state_reason.is_empty() => state,
-        _ => format!("{state}: {}", execution.state_reason),
+    let why = match &execution.outcome {
+        Some(outcome) if outcome.state() == proto::ExecutionState::Succeeded => "",
+        Some(outcome) => outcome.message.trim(),
+        None => execution.state_reason.trim(),
+    };
+    match why {
+        "" => state,
+        // A sentence that begins with the state needs no other.
+        why if why.starts_with(&state) => why.to_owned(),
+        why => format!("{state}: {why}"),
     }
 }
 
-/// Why it did not succeed, in one line.
-pub(crate) fn why(outcome: &proto::Outcome) -> String {
-    let mut parts = Vec::new();
-    if outcome.failure_class() != proto::FailureClass::Unspecified {
+/// The state, and why, in a few words that fit into a table.
+pub(crate) fn brief(execution: &proto::Execution) -> String {
+    let mut parts = vec![state(execution.state())];
+    if let Some(outcome) = execution.outcome.as_ref().filter(|it| it.state() == proto::ExecutionState::Failed) {
         parts.push(words(outcome.failure_class().as_str_name(), "FAILURE_CLASS_"));
+        parts.extend(outcome.exit_code.map(|code| format!("exit code {code}")));
     }
-    parts.extend(outcome.exit_code.map(|code| format!("exit code {code}")));
-    let head = parts.join(", ");
-    match (head.is_empty(), outcome.message.is_empty()) {
-        (false, false) => format!("{head}: {}", outcome.message),
-        (false, true) => head,
-        (true, _) => outcome.message.clone(),
-    }
+    parts.join(", ")
 }
 
 /// Everything about an execution that a person may want to know, one fact per line.
@@ -154,18 +155,30 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_execution_says_why_in_one_line() {
-        let outcome = proto::Outcome {
-            state: proto::ExecutionState::Failed.into(),
-            failure_class: proto::FailureClass::StartDeadline.into(),
-            message: "no node has room".to_owned(),
-            ..Default::default()
-        };
-        let mut execution = proto::Execution { outcome: Some(outcome), ..Default::default() };
+    fn an_execution_says_how_it_stands_and_why() {
+        let mut execution = proto::Execution { state_reason: "no node has room".to_owned(), ..Default::default() };
+        execution.set_state(proto::ExecutionState::Pending);
+        assert_eq!(
+            (standing(&execution).as_str(), brief(&execution).as_str()),
+            ("pending: no node has room", "pending")
+        );
         execution.set_state(proto::ExecutionState::Failed);
-        assert_eq!(standing(&execution), "failed: start deadline: no node has room");
-        execution.outcome.as_mut().unwrap().exit_code = Some(3);
-        assert_eq!(standing(&execution), "failed: start deadline, exit code 3: no node has room");
+        execution.outcome = Some(proto::Outcome {
+            state: proto::ExecutionState::Failed.into(),
+            failure_class: proto::FailureClass::OutOfMemory.into(),
+            exit_code: Some(137),
+            message: "container main needed more memory".to_owned(),
+            ..Default::default()
+        });
+        assert_eq!(standing(&execution), "failed: container main needed more memory");
+        assert_eq!(brief(&execution), "failed, out of memory, exit code 137");
+        execution.set_state(proto::ExecutionState::Cancelled);
+        execution.outcome = Some(proto::Outcome {
+            state: proto::ExecutionState::Cancelled.into(),
+            message: "cancelled by me".to_owned(),
+            ..Default::default()
+        });
+        assert_eq!((standing(&execution).as_str(), brief(&execution).as_str()), ("cancelled by me", "cancelled"));
     }
 
     #[test]

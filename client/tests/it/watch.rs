@@ -141,6 +141,19 @@ async fn a_watch_with_a_limit_gives_up_after_that_time_without_contact() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_waits_says_why() {
+    let away = refusal(tonic::Code::Unavailable, "DRAINING", Some(Duration::from_secs(20)));
+    let broker = broker(vec![vec![Step::Send(state("1", Running)), Step::Fail(away)], vec![Step::Send(end("2"))]]);
+    let mut watch = broker.client().watch(request());
+    watch.next().await.unwrap().unwrap();
+    assert_eq!(watch.trouble(), None);
+    assert!(tokio::time::timeout(Duration::from_secs(10), watch.next()).await.is_err());
+    assert_eq!(watch.trouble().unwrap().reason, "DRAINING");
+    watch.next().await.unwrap().unwrap();
+    assert_eq!(watch.trouble(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_without_a_limit_waits_for_hours() {
     let away = || vec![Step::Fail(refusal(tonic::Code::Unavailable, "BACKEND_UNAVAILABLE", None))];
     let mut watches: Vec<_> = (0..2000).map(|_| away()).collect();
