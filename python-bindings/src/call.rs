@@ -17,7 +17,7 @@ type Reply = Pin<Box<dyn Future<Output = Result<Convert, podbroker_client::Error
 type Start = Box<dyn FnOnce(podbroker_client::Client) -> Reply + Send>;
 
 /// A call of a client, made once by whichever way of waiting comes first.
-#[pyclass(frozen, generic, module = "podbroker._core")]
+#[pyclass(frozen, module = "podbroker._core")]
 pub(crate) struct Call {
     client: Py<Client>,
     start: Mutex<Option<Start>>,
@@ -35,9 +35,9 @@ impl Call {
         F: Future<Output = Result<T, podbroker_client::Error>> + Send + 'static,
     {
         let start: Start = Box::new(move |client| {
-            let made = make(client);
+            let call = make(client);
             Box::pin(async move {
-                let answer = made.await?;
+                let answer = call.await?;
                 Ok(converting(move |py| convert(py, answer)))
             })
         });

@@ -21,7 +21,7 @@ pub(crate) struct Checks {
 
 enum Walk {
     NotBegun(proto::TargetSelector),
-    On(podbroker_client::Checks),
+    On(Box<podbroker_client::Checks>),
     Over,
 }
 
@@ -53,7 +53,7 @@ impl Checks {
 impl Walk {
     async fn step(&mut self, client: podbroker_client::Client) -> Result<Option<proto::Check>, Error> {
         if let Self::NotBegun(target) = self {
-            *self = Self::On(client.check_target(target.clone()).await?);
+            *self = Self::On(Box::new(client.check_target(target.clone()).await?));
         }
         let Self::On(checks) = self else { return Ok(None) };
         let next = checks.next().await.transpose();

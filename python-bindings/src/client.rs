@@ -94,7 +94,7 @@ impl Client {
         validate_only: bool,
         must_exist: bool,
     ) -> PyResult<Call> {
-        let manifest = proto::pod_workload::Manifest::Json(pod.into());
+        let manifest = proto::pod_workload::Manifest::Json(pod);
         let pod = proto::PodWorkload { manifest: Some(manifest) };
         let request = proto::SubmitExecutionRequest {
             target: Some(target.into()),
@@ -119,7 +119,7 @@ impl Client {
     }
 
     #[pyo3(signature = (*, target, labels, states, page_size, page_token))]
-    fn list(
+    fn page(
         slf: Py<Self>,
         target: Target,
         labels: HashMap<String, String>,
@@ -130,7 +130,7 @@ impl Client {
         let request = proto::ListExecutionsRequest {
             target: Some(target.into()),
             labels: labels.into_iter().collect(),
-            states: request::states(&states)?,
+            states: request::states(states)?,
             page_size,
             page_token,
         };
@@ -185,7 +185,7 @@ impl Client {
             no_follow: !follow,
             max_log_bytes: 0,
         };
-        let request = proto::WatchExecutionRequest { name, cursor: cursor.into(), options: Some(options) };
+        let request = proto::WatchExecutionRequest { name, cursor, options: Some(options) };
         let retry_for = retry_for.map(|limit| request::seconds("retry_for", limit)).transpose()?;
         Ok(Watch::new(slf, request, retry_for))
     }

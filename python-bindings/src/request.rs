@@ -71,12 +71,12 @@ impl TryFrom<Policies> for proto::Policies {
 }
 
 /// The states of a list's filter, from their names.
-pub(crate) fn states(names: &[String]) -> PyResult<Vec<i32>> {
-    let state = |name: &String| {
-        let state = word(Some(name), "EXECUTION_STATE_", proto::ExecutionState::from_str_name)?;
+pub(crate) fn states(names: Vec<String>) -> PyResult<Vec<i32>> {
+    let state = |name: String| {
+        let state = word(Some(&name), "EXECUTION_STATE_", proto::ExecutionState::from_str_name)?;
         Ok(state.unwrap_or_default().into())
     };
-    names.iter().map(state).collect()
+    names.into_iter().map(state).collect()
 }
 
 /// A `timedelta`, as the contract has it.

@@ -49,7 +49,7 @@ struct Session {
 }
 
 enum Item {
-    Event(proto::Event),
+    Event(Box<proto::Event>),
     Failed(Error),
     Finished,
 }
@@ -83,7 +83,7 @@ impl Session {
             return;
         }
         let item = match stream.next().await {
-            Some(Ok(event)) => Item::Event(event),
+            Some(Ok(event)) => Item::Event(Box::new(event)),
             Some(Err(error)) => Item::Failed(error),
             None => Item::Finished,
         };
@@ -102,7 +102,7 @@ impl Session {
 
 impl Watch {
     pub(crate) fn new(client: Py<Client>, request: proto::WatchExecutionRequest, retry_for: Option<Duration>) -> Self {
-        let state = State { cursor: request.cursor.to_vec(), ended: false, session: None };
+        let state = State { cursor: request.cursor.clone(), ended: false, session: None };
         Self { client, request, retry_for, woken: Arc::default(), state: Mutex::new(state) }
     }
 
@@ -122,7 +122,7 @@ impl Watch {
         }
         let (process, client) = self.client.get().connected(py)?;
         let mut request = self.request.clone();
-        request.cursor = state.cursor.clone().into();
+        request.cursor.clone_from(&state.cursor);
         let mut stream = client.watch(request);
         if let Some(limit) = self.retry_for {
             stream = stream.retry_for(limit);
@@ -145,7 +145,7 @@ impl Watch {
             Item::Event(event) => {
                 let cursor = event.cursor.to_vec();
                 let is_last = matches!(event.event, Some(proto::event::Event::End(_)));
-                let made = convert::event(py, event).inspect_err(|_| self.end())?;
+                let made = convert::event(py, *event).inspect_err(|_| self.end())?;
                 if !cursor.is_empty() {
                     self.state().cursor = cursor;
                 }

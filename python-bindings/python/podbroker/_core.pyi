@@ -52,7 +52,7 @@ class Client:
         must_exist: bool,
     ) -> Call[Submission]: ...
     def get(self, *, name: str, full: bool) -> Call[Execution]: ...
-    def list(
+    def page(
         self,
         *,
         target: str | TargetPlace,

@@ -1,19 +1,19 @@
 """The client of a broker.
 
-What a call does is the native module's business, which in turn leaves trying again, TLS and resuming to the Rust client.
-This module gives it the shape that Python expects: a method and its twin for asyncio, documented and typed.
+What a call does is the native module's business, which in turn leaves trying again, TLS and resuming to the Rust
+client. This module gives it the shape that Python expects: a method and its twin for asyncio, documented and typed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 from podbroker import _core
 from podbroker.watch import Checks, Watch
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
     from datetime import datetime, timedelta
     from types import TracebackType
@@ -30,10 +30,10 @@ __all__ = ["Client"]
 class Client:
     """Speaks to one broker.
 
-    It connects at the first call. Clients with the same settings share their connections within a process, and a client
-    that was made before a fork works on in the child. Every method may be called from any thread; a blocking one releases
-    the interpreter and lets Python signal handlers run. Each call raises a ``PodbrokerError`` when the broker could not
-    do its part.
+    It connects at the first call. Clients with the same settings share their connections within a process, and a
+    client that was made before a fork works on in the child. Every method may be called from any thread; a blocking
+    one releases the interpreter and lets Python signal handlers run. Each call raises a ``PodbrokerError`` when the
+    broker could not do its part.
     """
 
     __slots__ = ("_address", "_core")
@@ -131,11 +131,11 @@ class Client:
 
         Args:
             target: Where to run it: a target's name, or its parts.
-            execution_id: The caller's name for it, 1 to 200 characters. The same request with the same id answers with the
-                same execution, however often it is sent.
+            execution_id: The caller's name for it, 1 to 200 characters. The same request with the same id answers with
+                the same execution, however often it is sent.
             pod: A Kubernetes Pod manifest, as a mapping or as JSON text, at most 256 KiB.
-            submit_before: Nothing is created after this moment; with a time zone, at most 24 h ahead. Fix it once if the
-                request may be repeated by another process. None: 10 minutes from now.
+            submit_before: Nothing is created after this moment; with a time zone, at most 24 h ahead. Fix it once if
+                the request may be repeated by another process. None: 10 minutes from now.
             labels: The caller's own labels, for ``list``; at most 16.
             policies: How to run it. None: the target's defaults.
             required_features: Features that the request relies on; one that the broker does not have is refused.
@@ -144,7 +144,15 @@ class Client:
 
         """
         return self._submit(
-            target, execution_id, pod, submit_before, labels, policies, required_features, validate_only, must_exist
+            target=target,
+            execution_id=execution_id,
+            pod=pod,
+            submit_before=submit_before,
+            labels=labels,
+            policies=policies,
+            required_features=required_features,
+            validate_only=validate_only,
+            must_exist=must_exist,
         ).wait()
 
     async def submit_async(
@@ -162,11 +170,20 @@ class Client:
     ) -> Submission:
         """Do what ``submit`` does, for asyncio."""
         return await self._submit(
-            target, execution_id, pod, submit_before, labels, policies, required_features, validate_only, must_exist
+            target=target,
+            execution_id=execution_id,
+            pod=pod,
+            submit_before=submit_before,
+            labels=labels,
+            policies=policies,
+            required_features=required_features,
+            validate_only=validate_only,
+            must_exist=must_exist,
         )
 
     def _submit(
         self,
+        *,
         target: str | TargetPlace,
         execution_id: str,
         pod: Mapping[str, Any] | str | bytes,
@@ -174,8 +191,8 @@ class Client:
         labels: Mapping[str, str] | None,
         policies: Policies | None,
         required_features: Iterable[str],
-        validate_only: bool,  # noqa: FBT001 - private; both callers name it
-        must_exist: bool,  # noqa: FBT001 - private; both callers name it
+        validate_only: bool,
+        must_exist: bool,
     ) -> _core.Call[Submission]:
         return self._core.submit(
             target=target,
@@ -238,7 +255,7 @@ class Client:
         page_size: int,
         page_token: str,
     ) -> _core.Call[ExecutionPage]:
-        return self._core.list(
+        return self._core.page(
             target=target, labels=dict(labels or {}), states=[*states], page_size=page_size, page_token=page_token
         )
 

@@ -1,7 +1,7 @@
 """What was asked to run, how it goes and how it ended.
 
-Plain data, filled by the native module. Every time is a ``datetime`` in UTC, every duration a ``timedelta``. An enum has
-the member ``UNKNOWN`` where the broker may be newer than this client and say something that it does not know yet.
+Plain data, filled by the native module. Every time is a ``datetime`` in UTC, every duration a ``timedelta``. An enum
+has the member ``UNKNOWN`` where the broker may be newer than this client and say something that it does not know yet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The streams: what happens to one execution, and the checks of one target.
 
-One class serves ``for`` and ``async for``. An event that arrived while the coroutine that waited for it was cancelled is
-not lost: the next one to ask gets it.
+One class serves ``for`` and ``async for``. An event that arrived while the coroutine that waited for it was cancelled
+is not lost: the next one to ask gets it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Watch:
     def poll(self, timeout: float | None = None) -> Event | None:
         """Give the next event.
 
-        None when ``timeout`` seconds have passed, when ``wake`` was called, now or since the last poll, or when the watch
-        has ended; ``ended`` tells the last case from the others.
+        None when ``timeout`` seconds have passed, when ``wake`` was called, now or since the last poll, or when the
+        watch has ended; ``ended`` tells the last case from the others.
         """
         return self._core.poll(timeout=timeout)
 

@@ -70,7 +70,7 @@ fn tuple<'py, T>(
 }
 
 /// A `datetime` in UTC, to the microsecond.
-fn time<'py>(py: Python<'py>, timestamp: Option<prost_types::Timestamp>) -> PyResult<Option<Bound<'py, PyAny>>> {
+fn time(py: Python<'_>, timestamp: Option<prost_types::Timestamp>) -> PyResult<Option<Bound<'_, PyAny>>> {
     static EPOCH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     const SECONDS_PER_DAY: i64 = 86_400;
     let Some(timestamp) = timestamp else { return Ok(None) };

@@ -1,0 +1,311 @@
+"""A broker that does what the name of an execution says; run as a process of its own.
+
+It speaks the contract with the reference implementation of gRPC and with messages made from the checked-in descriptor
+set, so it shares no code with the client under test. It remembers nothing between two calls but how often each name was
+asked for. Usage: ``scripted_broker.py ADDRESS [LAST]``; it prints the port and serves until it is killed. Watches stop
+saying anything after the event number LAST.
+
+Names: ``ok``; ``error/CODE/REASON``; ``flaky/N`` fails N times with UNAVAILABLE; ``silent`` never answers;
+``lines/CHUNKS/LINES`` prints that many; ``everything`` says one event of each kind; ``quiet`` says one and no more.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.rpc import error_details_pb2, status_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DESCRIPTORS = Path(__file__).resolve().parents[3] / "proto" / "src" / "gen" / "podbroker.v1.binpb"
+DOMAIN = "podbroker.io"
+#: 2026-01-02T03:04:05.000006Z
+MOMENT = {"seconds": 1767323045, "nanos": 6000}
+
+
+def load_contract() -> descriptor_pool.DescriptorPool:
+    """Reads the contract from the checked-in descriptor set."""
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
+        pool.Add(file)  # type: ignore[no-untyped-call]
+    return pool
+
+
+POOL = load_contract()
+
+
+def message(name: str) -> Any:
+    """Gives a class of the contract."""
+    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"podbroker.v1.{name}"))
+
+
+def execution(name: str, **fields: Any) -> Any:
+    """Makes an execution with every field set."""
+    made = message("Execution")(
+        name=name,
+        execution_id="id-1",
+        target="default",
+        tenant="team",
+        labels={"a": "b"},
+        state="EXECUTION_STATE_FAILED",
+        state_reason="it ended",
+        outcome={
+            "state": "EXECUTION_STATE_FAILED",
+            "failure_class": "FAILURE_CLASS_OUT_OF_MEMORY",
+            "reason": "OOMKilled",
+            "message": "the container was killed",
+            "exit_code": 137,
+            "containers": [
+                {
+                    "container": "base",
+                    "role": "CONTAINER_ROLE_DECIDING",
+                    "exit_code": 137,
+                    "signal": 9,
+                    "reason": "OOMKilled",
+                    "message": "bye",
+                    "restart_count": 2,
+                    "start_time": MOMENT,
+                    "end_time": MOMENT,
+                },
+                {"container": "side", "role": "CONTAINER_ROLE_SIDECAR"},
+            ],
+        },
+        attempts=[attempt()],
+        create_time=MOMENT,
+        end_time=MOMENT,
+        spec_digest="ab" * 32,
+        cancel={"requested_by": "me", "reason": "enough", "failure_class": "FAILURE_CLASS_CANCELLED_BY_CALLER"},
+        release_time=MOMENT,
+    )
+    made.MergeFrom(message("Execution")(**fields))
+    return made
+
+
+def attempt() -> Any:
+    """Makes an attempt."""
+    return message("Attempt")(
+        number=1, state="EXECUTION_STATE_ENDING", pod_name="p", pod_namespace="n", pod_uid="u", node_name="node"
+    )
+
+
+class Broker:
+    """Answers the calls."""
+
+    def __init__(self, *, last: int | None) -> None:
+        self.last = last
+        self.asked: Counter[str] = Counter()
+        self.lock = threading.Lock()
+
+    def submit_execution(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answers with the request in the place of the pod."""
+        self.follow_script(request.execution_id, context)
+        seen = json_format.MessageToJson(request, descriptor_pool=POOL).encode()
+        made = execution(f"targets/default/executions/{request.execution_id}", pod_json=seen)
+        return message("SubmitExecutionResponse")(execution=made, claim="claim-1", created=True)
+
+    def get_execution(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answers, or fails as the name says."""
+        self.follow_script(request.name, context)
+        pod = b'{"kind":"Pod"}' if request.view == message("GetExecutionRequest")(view=2).view else b""
+        return message("GetExecutionResponse")(execution=execution(request.name, pod_json=pod))
+
+    def list_executions(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answers with the request in the place of the page's only execution."""
+        del context
+        seen = json_format.MessageToJson(request, descriptor_pool=POOL).encode()
+        return message("ListExecutionsResponse")(executions=[execution("seen", pod_json=seen)], next_page_token="more")
+
+    def cancel_execution(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answers with the request in the place of the pod."""
+        self.follow_script(request.name, context)
+        seen = json_format.MessageToJson(request, descriptor_pool=POOL).encode()
+        return message("CancelExecutionResponse")(execution=execution(request.name, pod_json=seen))
+
+    def release_execution(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answers with the request in the place of the pod."""
+        self.follow_script(request.name, context)
+        seen = json_format.MessageToJson(request, descriptor_pool=POOL).encode()
+        return message("ReleaseExecutionResponse")(execution=execution(request.name, pod_json=seen))
+
+    def list_targets(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answers with two targets."""
+        del request, context
+        place = {"cluster": "c", "region": "r", "role_arn": "arn", "namespace": "n"}
+        one = {"name": "one", "kind": "TARGET_KIND_EKS", "place": place, "health": "TARGET_HEALTH_SERVING"}
+        two = {"name": "two", "kind": 77, "health": "TARGET_HEALTH_UNREACHABLE", "health_reason": "gone"}
+        return message("ListTargetsResponse")(targets=[one, two])
+
+    def check_target(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """Walks a chain of two links."""
+        self.follow_script(request.target.name, context)
+        yield message("CheckTargetResponse")(
+            check={"link": "caller", "status": "CHECK_STATUS_PASSED", "detail": request.target.name}
+        )
+        yield message("CheckTargetResponse")(
+            check={"link": "permission", "subject": "create pods", "status": "CHECK_STATUS_FAILED", "fix": "allow it"}
+        )
+
+    def get_server_info(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answers with the caller's metadata and connection."""
+        del request
+        metadata = dict(context.invocation_metadata())
+        return message("GetServerInfoResponse")(
+            version="1.2.3",
+            instance=context.peer(),
+            features=["batch"],
+            max_request_bytes=4 << 20,
+            max_manifest_bytes=256 << 10,
+            caller_subject=str(metadata.get("authorization", "")),
+            caller_tenant="team",
+        )
+
+    def watch_execution(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """Says the state, and then the events of the script that come after the cursor."""
+        self.follow_script(request.name, context)
+        done, skipped = read_cursor(request.cursor)
+        for number, event in enumerate(script(request), start=1):
+            is_state = number == 1
+            if number <= done and not is_state:
+                continue
+            if self.last is not None and number > self.last:
+                break
+            event.cursor = request.cursor if is_state and request.cursor else str(number).encode()
+            if event.WhichOneof("event") == "log_chunk":
+                event.log_chunk.line_cursor = b"line:%d:" % (number - 1)
+                del event.log_chunk.lines[: skipped if number == done + 1 else 0]
+            yield message("WatchExecutionResponse")(event=event)
+            if event.WhichOneof("event") == "end":
+                return
+        if not request.options.no_follow:
+            wait_for_caller(context)
+
+    def follow_script(self, name: str, context: grpc.ServicerContext) -> None:
+        """Fails, or says nothing, when the name says so."""
+        words = name.split("/")
+        if words[0] == "silent":
+            wait_for_caller(context)
+        if words[0] == "error":
+            fail(context, words[1], words[2] if len(words) > 2 else "")
+        if words[0] == "flaky":
+            with self.lock:
+                self.asked[name] += 1
+                count = self.asked[name]
+            if count <= int(words[1]):
+                fail(context, "UNAVAILABLE", "DRAINING")
+
+
+def read_cursor(cursor: bytes) -> tuple[int, int]:
+    """Gives the number of the last event that was dealt with, and how many lines of the next one were."""
+    if cursor.startswith(b"line:"):
+        return int(cursor.split(b":")[1]), int.from_bytes(cursor[-4:], "big")
+    return int(cursor or b"0"), 0
+
+
+def script(request: Any) -> Iterator[Any]:
+    """All events of an execution."""
+    event = message("Event")
+    words = request.name.split("/")
+    state = execution(request.name, state="EXECUTION_STATE_RUNNING")
+    yield event(state_changed={"execution": state})
+    instance = {"attempt": 1, "container": "base", "restart": 0, "role": "CONTAINER_ROLE_DECIDING"}
+    if words[0] == "everything":
+        outcome = execution("x").outcome
+        yield event(attempt_started={"attempt": attempt()})
+        lines = [
+            {"time_unix_nanos": 1767323045000000006, "content": b"\xff one", "partial": True},
+            {"time_unix_nanos": 1767323045000000007, "content": b"two", "continues": True},
+        ]
+        yield event(log_chunk={"instance": instance, "lines": lines})
+        yield event(heartbeat={})
+        yield event(
+            log_gap={
+                "instance": instance,
+                "reason": "GAP_REASON_ROTATED",
+                "after": MOMENT,
+                "lines_at_least": 3,
+                "message": "rotated",
+            }
+        )
+        yield event(log_stream_end={"instance": {**instance, "role": 99}, "complete": True})
+        yield event(notice={"code": "PULLING_IMAGE", "message": "pulls", "severity": "NOTICE_SEVERITY_WARNING"})
+        yield event(result={"source": "RESULT_SOURCE_SIDECAR", "content": b"{}", "problem": ""})
+        yield event(attempt_ended={"attempt": attempt(), "outcome": outcome})
+    if words[0] == "lines":
+        chunks, lines_each = int(words[1]), int(words[2])
+        for chunk in range(chunks):
+            lines = [
+                {"time_unix_nanos": chunk * lines_each + line, "content": f"line {chunk * lines_each + line}".encode()}
+                for line in range(lines_each)
+            ]
+            yield event(log_chunk={"instance": instance, "lines": lines})
+    if words[0] != "quiet":
+        yield event(end={"execution": execution(request.name)})
+
+
+def wait_for_caller(context: grpc.ServicerContext) -> None:
+    """Says nothing until the caller has gone."""
+    gone = threading.Event()
+    if context.add_callback(gone.set):
+        gone.wait()
+
+
+def fail(context: grpc.ServicerContext, code: str, reason: str) -> None:
+    """Ends the call with a code and the details of the contract."""
+    status = status_pb2.Status(code=getattr(grpc.StatusCode, code).value[0], message=f"{code} because of {reason}")
+    details: list[Any] = []
+    if reason:
+        details.append(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    if reason == "INVALID_SPEC":
+        violation = {"field": "spec.containers[0].imagee", "description": "unknown field"}
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    context.set_trailing_metadata(
+        (("grpc-status-details-bin", status.SerializeToString()), ("request_id", "request-1"))
+    )
+    context.abort(getattr(grpc.StatusCode, code), status.message)
+
+
+def handlers(broker: Broker) -> grpc.GenericRpcHandler:
+    """Finds the method for each call of the contract that the broker answers."""
+    service = POOL.FindServiceByName("podbroker.v1.BrokerService")
+    made = {}
+    for method in service.methods:
+        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in method.name).lstrip("_")
+        answer: Callable[..., Any] | None = getattr(broker, name, None)
+        if answer is None:
+            continue
+        is_stream = method.name.startswith(("Watch", "Check"))
+        handler = grpc.unary_stream_rpc_method_handler if is_stream else grpc.unary_unary_rpc_method_handler
+        made[method.name] = handler(
+            answer,
+            request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
+            response_serializer=lambda answer: answer.SerializeToString(),
+        )
+    return grpc.method_handlers_generic_handler(service.full_name, made)
+
+
+def main() -> None:
+    """Serves until it is killed."""
+    address, *last = sys.argv[1:]
+    broker = Broker(last=int(last[0]) if last else None)
+    # A port that another process has must be an error, and not shared with it.
+    server = grpc.server(ThreadPoolExecutor(max_workers=64), options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((handlers(broker),))
+    print(server.add_insecure_port(address), flush=True)
+    server.start()
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    main()
