@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -212,11 +211,12 @@ class Brokers:
     @contextlib.contextmanager
     def api_server_proxy(self) -> Iterator[Proxy]:
         """A proxy in front of the API server that sees requests; give it to `start`."""
+        # `_through` looks for the authority there.
         folder = self.folder / "proxy"
         folder.mkdir(exist_ok=True)
-        certificate, key = make_certificate(folder)
+        files = make_certificate(folder)
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.load_cert_chain(certificate, key)
+        server.load_cert_chain(files.chain, files.key)
         settings = self.site.api.configuration
         upstream = ssl.create_default_context(cafile=settings.ssl_ca_cert)
         if settings.cert_file:
@@ -257,7 +257,7 @@ def _through(proxy: Proxy, kubeconfig: Path, folder: Path) -> Path:
     place = next(one for one in content["clusters"] if one["name"] == current["context"]["cluster"])
     place["cluster"] = {
         "server": f"https://127.0.0.1:{proxy.port}",
-        "certificate-authority": str(shutil.copy(folder.parent / "proxy/proxy.crt", folder / "proxy.crt")),
+        "certificate-authority": str(folder.parent / "proxy/authority.crt"),
     }
     path = folder / "proxied.kubeconfig"
     path.write_text(yaml.safe_dump(content))

@@ -154,12 +154,12 @@ def test_a_line_of_ten_megabytes_without_end_arrives_exactly(client: Client) -> 
 
 def test_lines_of_any_bytes_arrive_exactly(client: Client) -> None:
     octal = "".join(f"\\{value:03o}" for value in range(256) if value != 10)
-    script = f"printf '{octal}\\n\\n\\r\\n  \\n'"
+    script = f"printf '{octal}\\n\\n\\r \\n  \\n'"
     name = client.submit(target=TARGET, execution_id="bytes", pod=shell(script)).execution.name
 
     story = follow(client, name)
 
-    assert story.content() == [bytes(value for value in range(256) if value != 10), b"", b"\r", b"  "]
+    assert story.content() == [bytes(value for value in range(256) if value != 10), b"", b"\r ", b"  "]
 
 
 def test_a_pod_that_says_nothing_ends(client: Client) -> None:

@@ -111,13 +111,13 @@ def test_a_token_is_read_again_from_its_file(broker: Broker, tmp_path: Path) -> 
 def test_a_listener_with_tls_serves_who_trusts_its_certificate(
     namespace: Namespace, brokers: Brokers, tmp_path: Path
 ) -> None:
-    certificate, key = make_certificate(tmp_path)
+    files = make_certificate(tmp_path)
     entry = _entry(TOKENS["blue"], tenant="blue", targets=["*"])
-    tls = {"certificate": str(certificate), "key": str(key)}
+    tls = {"certificate": str(files.chain), "key": str(files.key)}
     broker = brokers.start(namespace=namespace, tokens=[entry], tls=tls)
     address = f"https://localhost:{broker.port}"
 
-    with Client(address, token=TOKENS["blue"], ca_file=certificate) as client:
+    with Client(address, token=TOKENS["blue"], ca_file=files.authority) as client:
         name = client.submit(target=TARGET, execution_id="tls", pod=shell("echo secret")).execution.name
         assert follow(client, name).text() == ["secret"]
     with (
@@ -136,10 +136,10 @@ def test_a_listener_with_tls_serves_who_trusts_its_certificate(
 def test_a_listener_for_other_machines_without_tokens_or_tls_is_refused_at_the_start(
     namespace: Namespace, brokers: Brokers, tmp_path: Path, missing: str
 ) -> None:
-    certificate, key = make_certificate(tmp_path)
+    files = make_certificate(tmp_path)
     sections: dict[str, Any] = {
         "tokens": [_entry(TOKENS["blue"], tenant="blue", targets=["*"])],
-        "tls": {"certificate": str(certificate), "key": str(key)},
+        "tls": {"certificate": str(files.chain), "key": str(files.key)},
     }
     del sections[missing]
     config = brokers.prepare(namespace=namespace, **sections).config
