@@ -5,33 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from running import broker_at
 
 from podbroker import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-BROKER = Path(__file__).with_name("scripted_broker.py")
-
-
-@contextmanager
-def broker_at(address: str, *arguments: str) -> Iterator[str]:
-    """Runs a broker and gives its address."""
-    with subprocess.Popen(
-        [sys.executable, str(BROKER), address, *arguments], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            port = process.stdout.readline().strip()
-            assert port, "the scripted broker did not start"
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="session")

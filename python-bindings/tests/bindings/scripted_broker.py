@@ -35,7 +35,7 @@ def load_contract() -> descriptor_pool.DescriptorPool:
     """Reads the contract from the checked-in descriptor set."""
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     return pool
 
 

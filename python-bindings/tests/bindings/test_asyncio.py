@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
-from test_watch import lines, texts
+from running import lines, texts
 
 import podbroker
 from podbroker import Client, End, ExecutionState, Policies, StateChanged
 
 if TYPE_CHECKING:
     from podbroker import Event
+
+
+#: What two submits have in common.
+MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 def test_each_call_has_a_twin_that_says_the_same(client: Client) -> None:
@@ -31,25 +36,18 @@ def test_each_call_has_a_twin_that_says_the_same(client: Client) -> None:
             execution_id="e",
             pod={},
             policies=Policies(),
-            submit_before=podbroker_epoch(),
+            submit_before=MOMENT,
         )
         assert submission == client.submit(
             target="t",
             execution_id="e",
             pod={},
             policies=Policies(),
-            submit_before=podbroker_epoch(),
+            submit_before=MOMENT,
         )
         assert [check async for check in client.check("t")] == list(client.check("t"))
 
     asyncio.run(main())
-
-
-def podbroker_epoch() -> object:
-    """Gives a moment that both submits name."""
-    from datetime import datetime, timezone
-
-    return datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 def test_an_error_is_raised_where_it_is_awaited(client: Client) -> None:

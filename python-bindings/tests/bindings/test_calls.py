@@ -30,6 +30,7 @@ from podbroker import (
 )
 
 if TYPE_CHECKING:
+    from enum import Enum
     from pathlib import Path
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
@@ -58,6 +59,7 @@ def test_an_execution_arrives_with_every_field(client: Client) -> None:
     assert execution.state is ExecutionState.FAILED
     assert execution.state.is_final
     assert execution.create_time == execution.end_time == execution.release_time == MOMENT
+    assert execution.create_time is not None
     assert execution.create_time.tzinfo is timezone.utc
     assert execution.start_time is None
     assert execution.pod_json is None
@@ -322,7 +324,7 @@ def test_every_word_of_the_contract_is_known_here() -> None:
     """A word that the contract has and Python lacks would be an exception in the middle of a watch."""
     from scripted_broker import POOL
 
-    enums = {
+    enums: dict[str, type[Enum]] = {
         "ExecutionState": podbroker.ExecutionState,
         "FailureClass": podbroker.FailureClass,
         "ContainerRole": podbroker.ContainerRole,
@@ -339,4 +341,5 @@ def test_every_word_of_the_contract_is_known_here() -> None:
         prefix = values[0].removesuffix("UNSPECIFIED")
         words = {value.removeprefix(prefix) for value in values[1:]}
         assert words == {member.value for member in enum} - {"UNKNOWN"}, name
-        assert all(str(member) == f"{member}" == member.value == member.name for member in enum)
+        for member in enum:
+            assert str(member) == f"{member}" == member.value == member.name

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import broker_at
+from running import broker_at, lines, texts
 
 import podbroker
 from podbroker import (
@@ -28,19 +28,7 @@ from podbroker import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from podbroker import Event
-
-
-def texts(events: Iterable[Event]) -> list[str]:
-    """Gives the lines of the events."""
-    return [line.content.decode() for event in events if isinstance(event, LogChunk) for line in event.lines]
-
-
-def lines(count: int) -> list[str]:
-    """Gives what the broker prints."""
-    return [f"line {number}" for number in range(count)]
 
 
 def test_one_event_of_each_kind_arrives_and_heartbeats_are_not_shown(client: Client) -> None:
@@ -115,11 +103,8 @@ def test_a_watch_over_a_restart_of_the_broker_shows_each_line_once() -> None:
 
 def test_after_the_end_a_watch_has_ended(client: Client) -> None:
     watch = client.watch("lines/0/0")
-    assert isinstance(watch.poll(), StateChanged)
-    assert not watch.ended
-    assert isinstance(watch.poll(), End)
-    assert watch.ended
-    assert watch.poll() is None
+    polled = [(type(watch.poll()), watch.ended) for _ in range(4)]
+    assert polled == [(StateChanged, False), (End, True), (type(None), True), (type(None), True)]
     assert list(watch) == []
 
 
