@@ -12,7 +12,6 @@ from airflow import __version__ as airflow_version
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.utils.pod_manager import (
-    OnFinishAction,
     PodLaunchTimeoutException,
     PodNotFoundException,
 )
@@ -78,7 +77,6 @@ __all__ = [
     "BaseHook",
     "ExecutionMode",
     "KubernetesPodOperator",
-    "OnFinishAction",
     "PodLaunchFailedException",
     "PodLaunchTimeoutException",
     "PodNotFoundException",

@@ -9,13 +9,12 @@ next process of the task goes on with it; only a task that was really killed, or
 from __future__ import annotations
 
 import copy
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
 
-from podbroker import ExecutionState, FinishAction, Policies, ResultSource
+from podbroker import ExecutionState
 from podbroker.airflow import ending
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import (
@@ -24,7 +23,6 @@ from podbroker.airflow._compat import (
     AirflowTaskTimeout,
     ExecutionMode,
     KubernetesPodOperator,
-    OnFinishAction,
     conf,
 )
 from podbroker.airflow.earlier import plan
@@ -33,12 +31,14 @@ from podbroker.airflow.hook import PodbrokerHook
 from podbroker.airflow.identity import execution_id, execution_labels, group_labels
 from podbroker.airflow.logs import LinePrinter
 from podbroker.airflow.pods import PodClient, manifest_of, pod_of
+from podbroker.airflow.policies import policies_of
 from podbroker.airflow.pump import Pump
 from podbroker.airflow.result import read_result, take_position
 from podbroker.airflow.session import Session, new_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from airflow.sdk import Context
     from kubernetes.client import models as k8s
@@ -46,14 +46,6 @@ if TYPE_CHECKING:
     from podbroker import Execution, Outcome
 
 __all__ = ["RemotePodOperator"]
-
-_FINISH = {
-    OnFinishAction.DELETE_POD.value: FinishAction.DELETE,
-    OnFinishAction.DELETE_SUCCEEDED_POD.value: FinishAction.DELETE_SUCCEEDED,
-    OnFinishAction.KEEP_POD.value: FinishAction.KEEP,
-    # It deletes pods that are still active at the end, and with us none is.
-    "delete_active_pod": FinishAction.KEEP,
-}
 
 _WITHOUT_EFFECT = ("in_cluster", "config_file", "cluster_context", "logging_interval", "trigger_kwargs")
 """Arguments of upstream that say how to reach a cluster or how to poll it."""
@@ -182,7 +174,7 @@ class RemotePodOperator(KubernetesPodOperator):
                 execution_id=execution_id(context, deployment_id=self._deployment),
                 pod=manifest_of(pod_request_obj),
                 labels=execution_labels(context, deployment_id=self._deployment),
-                policies=self._policies(),
+                policies=policies_of(self),
             ),
             log=self.log,
             checkpoint=lambda: self._checkpoint(context),
@@ -292,7 +284,11 @@ class RemotePodOperator(KubernetesPodOperator):
         if session is None or session.execution is None:
             message = "There is no execution to follow: get_or_create_pod made none"
             raise ex.RemotePodError(message)
-        cursor = take_position(context, name=session.name) if _reschedules(context) > 0 else b""
+        cursor = b""
+        if _reschedules(context) > 0:
+            cursor = take_position(context, name=session.name)
+            if not cursor:
+                self.log.info("The place in the log was not kept: lines from before the reschedule are printed again")
         return Pump(
             open_watch=lambda cursor: session.watch(cursor=cursor, containers=self._printer.wanted),
             cursor=cursor,
@@ -317,16 +313,6 @@ class RemotePodOperator(KubernetesPodOperator):
     @property
     def _deployment(self) -> str:
         return self.deployment_id or conf.get("podbroker", "deployment_id", fallback="airflow")
-
-    def _policies(self) -> Policies:
-        start = (self.schedule_timeout_seconds or 0) + (self.startup_timeout_seconds or 0)
-        return Policies(
-            start_deadline=timedelta(seconds=start) if start else None,
-            finish=_FINISH[getattr(self.on_finish_action, "value", self.on_finish_action)],
-            ttl=self.ttl,
-            result=ResultSource.SIDECAR if self.do_xcom_push else ResultSource.NONE,
-            deciding_containers=(self.base_container_name,),
-        )
 
     def _meet_earlier(self, session: Session, context: Context) -> Execution | None:
         """Adopt or end what earlier tries of this task instance left behind."""
