@@ -1,7 +1,7 @@
 //! From a view to what callers are told: the execution, its attempt, and what is worth a notice.
 
 use super::PodSettings;
-use super::status::{self, Status, is_image_trouble};
+use super::status::{self, Status, image_trouble, is_image_trouble};
 use super::view::{ContainerState, View};
 use crate::execution::{Address, Attempt, Execution, Notice, Severity};
 
@@ -56,7 +56,8 @@ pub(super) fn notice(view: &View) -> Option<Notice> {
     }
     view.containers.iter().find_map(|container| match &container.state {
         ContainerState::Waiting { reason, message } if is_image_trouble(reason) => {
-            let message = format!("the image of container {} cannot be had, {reason}: {message}", container.name);
+            let cause = image_trouble(message);
+            let message = format!("the image of container {} cannot be had: {cause}", container.name);
             Some(Notice { code: "IMAGE_PULL_FAILED", message, severity: Severity::Warning })
         }
         _ if container.restarts > 0 && !container.is_hidden() => {

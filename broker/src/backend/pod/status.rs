@@ -264,6 +264,9 @@ fn reason(view: &View) -> String {
         return format!("no node can take it: {message}");
     }
     let waiting = view.containers.iter().find_map(|container| match &container.state {
+        ContainerState::Waiting { reason, message } if is_image_trouble(reason) => {
+            Some(format!("the image of container {} cannot be had: {}", container.name, image_trouble(message)))
+        }
         ContainerState::Waiting { reason, message } if !is_ordinary(reason) => {
             let said = if message.is_empty() { String::new() } else { format!(": {message}") };
             Some(format!("container {} waits, {reason}{said}", container.name))
@@ -294,6 +297,12 @@ pub(super) fn is_image_trouble(reason: &str) -> bool {
             | "ImageInspectError"
             | "RegistryUnavailable"
     )
+}
+
+/// What is wrong with an image, in the same words from the first failure on: the kubelet goes back and forth between the
+/// failure and the pause before the next try, which repeats it.
+pub(super) fn image_trouble(message: &str) -> &str {
+    message.split_once("ErrImagePull: ").map_or(message, |(_, cause)| cause)
 }
 
 /// The class of an execution that did not start in time.

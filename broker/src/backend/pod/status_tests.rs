@@ -72,12 +72,13 @@ fn a_new_pod_is_pending_and_says_why() {
 #[test]
 fn an_image_that_cannot_be_had_is_named() {
     let waiting = json!({ "phase": "Pending", "containerStatuses": [{
-        "name": "base", "state": { "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } },
+        "name": "base", "state": { "waiting": { "reason": "ImagePullBackOff",
+            "message": "Back-off pulling image: ErrImagePull: no such image" } },
         "restartCount": 0, "image": "", "imageID": "", "ready": false,
     }] });
     let status = told(&pod(waiting.clone()));
     assert_eq!(status.state, State::Pending);
-    assert!(status.reason.contains("base waits, ImagePullBackOff: no such image"), "{}", status.reason);
+    assert!(status.reason.contains("image of container base cannot be had: no such image"), "{}", status.reason);
     let view = View::of(&serde_json::from_value(pod(waiting)).unwrap()).unwrap();
     assert_eq!(start_deadline_class(&view), FailureClass::ImagePull);
 }
