@@ -33,7 +33,7 @@ from podbroker.airflow.logs import LinePrinter
 from podbroker.airflow.pods import PodClient, manifest_of, pod_of
 from podbroker.airflow.policies import policies_of
 from podbroker.airflow.pump import Pump
-from podbroker.airflow.result import read_result, take_position
+from podbroker.airflow.result import push_result, read_result, take_position
 from podbroker.airflow.session import Session, new_request
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class RemotePodOperator(KubernetesPodOperator):
         self._session: Session | None = None
         self._follow: Pump | None = None
         self._settled = False
+        self._context: Context | None = None
+        self._result: Any = None
 
     # What upstream builds its manifest with.
 
@@ -209,8 +211,8 @@ class RemotePodOperator(KubernetesPodOperator):
             return
         failed = outcome.state is not ExecutionState.SUCCEEDED
         if failed:
-            if self.do_xcom_push and context is not None:
-                self._push_xcom_with_fan_out(context["ti"], xcom_result)
+            if self.do_xcom_push:
+                push_result(self, context or self._context, xcom_result if xcom_result is not None else self._result)
             if self.log_events_on_failure:
                 self._log_containers(outcome)
         pod_spec = str(remote_pod or self._read_pod()) if failed and self.log_pod_spec_on_failure else ""
@@ -239,13 +241,11 @@ class RemotePodOperator(KubernetesPodOperator):
 
     def execute_async(self, context: Context) -> NoReturn:
         """Refuse: this operator does not defer."""
-        message = "RemotePodOperator does not defer"
-        raise NotImplementedError(message)
+        raise NotImplementedError("RemotePodOperator does not defer")
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> NoReturn:
         """Refuse: this operator does not defer, so no trigger can call it."""
-        message = "RemotePodOperator does not defer"
-        raise NotImplementedError(message)
+        raise NotImplementedError("RemotePodOperator does not defer")
 
     def _run(self, context: Context) -> Any:  # noqa: ANN401 -- as execute
         self._say_what_is_ignored()
@@ -269,6 +269,8 @@ class RemotePodOperator(KubernetesPodOperator):
         self._call_back("on_pod_teardown", context, fresh_pod=True)
 
         result, problem = read_result(follow, log=self.log) if self.do_xcom_push else (None, None)
+        # Older providers hand neither to cleanup.
+        self._context, self._result = context, result
         self.post_complete_action(pod=self.pod, remote_pod=self.remote_pod, context=context, result=result)
         if problem is not None:
             raise problem

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk._shared.logging.types import Logger
 
+    from podbroker.airflow._compat import KubernetesPodOperator
     from podbroker.airflow.pump import Pump
 
-__all__ = ["read_result", "save_position", "take_position"]
+__all__ = ["push_result", "read_result", "save_position", "take_position"]
 
 POSITION_KEY = "podbroker_position"
 """Where the task state store of Airflow 3.3 keeps the place in the stream over a reschedule. Processes of two versions
@@ -47,6 +48,19 @@ def read_result(follow: Pump, *, log: Logger) -> tuple[Any, RemotePodResultError
     except ValueError as error:
         shown = result.content[:SHOWN_CHARACTERS].decode("utf-8", errors="backslashreplace")
         return None, _problem(follow, f"The pod's result is not JSON ({error}). It begins with: {shown}")
+
+
+def push_result(operator: KubernetesPodOperator, context: Context | None, value: Any) -> None:  # noqa: ANN401 -- JSON
+    """Push the value of a pod that failed; when the task succeeds, Airflow pushes what ``execute`` returns."""
+    if value is None or context is None:
+        return
+    if hasattr(operator, "_push_xcom_with_fan_out"):
+        try:
+            operator._push_xcom_with_fan_out(context["ti"], value)  # noqa: SLF001 -- of our own base class
+        except TypeError as error:
+            operator.log.warning("The pod's value was not pushed: %s", error)
+    else:  # older providers
+        context["ti"].xcom_push(key="return_value", value=value)
 
 
 def save_position(context: Context, *, name: str, cursor: bytes) -> None:
