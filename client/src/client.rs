@@ -105,9 +105,9 @@ impl Client {
         retry(self.inner.settings.call_timeout, self.inner.settings.retry_for, || async {
             let lease = self.inner.connections.lease(Lane::Calls);
             let mut grpc = tonic::client::Grpc::new(lease.channel.clone()).max_decoding_message_size(MAX_ANSWER);
-            grpc.ready().await.map_err(|cause| Error::from_status(&tonic::Status::from_error(cause.into())))?;
+            grpc.ready().await.map_err(|cause| self.failed(&tonic::Status::from_error(cause.into())))?;
             let answer = grpc.unary(self.request(encoded.clone())?, path.clone(), EncodedCodec::default()).await;
-            answer.map(tonic::Response::into_inner).map_err(|status| Error::from_status(&status))
+            answer.map(tonic::Response::into_inner).map_err(|status| self.failed(&status))
         })
         .await
     }
@@ -182,7 +182,7 @@ impl Client {
     {
         let lease = self.inner.connections.lease(lane);
         let request = self.request(message)?;
-        let opening = async { rpc(stub(&lease), request).await.map_err(|status| Error::from_status(&status)) };
+        let opening = async { rpc(stub(&lease), request).await.map_err(|status| self.failed(&status)) };
         let answer = within(limit, opening).await?;
         Ok((lease, answer.into_inner()))
     }
@@ -205,6 +205,10 @@ impl Client {
         F: Future<Output = Result<tonic::Response<R>, tonic::Status>>,
     {
         self.open(Lane::Calls, message, rpc).await.map(|(_, answer)| answer)
+    }
+
+    fn failed(&self, status: &tonic::Status) -> Error {
+        Error::from_status(status).over(&self.inner.settings.endpoint)
     }
 
     fn request<Q>(&self, message: Q) -> Result<tonic::Request<Q>, Error> {

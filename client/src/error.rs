@@ -237,6 +237,14 @@ impl Error {
         }
     }
 
+    /// Says which connection it was that failed.
+    pub(crate) fn over(mut self, endpoint: &str) -> Self {
+        if self.transport {
+            self.message = format!("the connection to {endpoint} failed: {}", self.message);
+        }
+        self
+    }
+
     /// Whether the client itself tries again: what the broker refuses for longer is the caller's to decide.
     pub(crate) fn is_worth_retrying(&self) -> bool {
         match self.code {

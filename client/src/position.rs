@@ -12,12 +12,28 @@ use crate::proto::event::Event as Kind;
 #[derive(Debug)]
 pub(crate) struct Position {
     request: proto::WatchExecutionRequest,
+    /// The cursor of the last event.
+    cursor: Vec<u8>,
+    /// What was handed out before the first line, if lines start late (`tail_lines`, `since`). The broker ignores that
+    /// wish when it gets a cursor, so until then the watch is begun anew, and what it repeats is left out here.
+    prelude: Option<Prelude>,
     /// The last state that was handed out.
     state: Option<proto::Execution>,
     /// The stream was opened anew, and its first event repeats the state.
     repeats_state: bool,
     sent_bytes: i64,
 }
+
+/// The events before the first line.
+#[derive(Debug, Default)]
+struct Prelude {
+    shown: Vec<Kind>,
+    /// Those that the stream, opened anew, has not repeated yet.
+    expected: Vec<Kind>,
+}
+
+/// A prelude with more events than this is resumed by the cursor, and may then show more lines than were asked for.
+const MAX_PRELUDE: usize = 100;
 
 /// What to do with an event.
 #[derive(Debug, PartialEq)]
@@ -34,7 +50,10 @@ pub(crate) enum Verdict {
 
 impl Position {
     pub(crate) fn new(request: proto::WatchExecutionRequest) -> Self {
-        Self { request, state: None, repeats_state: false, sent_bytes: 0 }
+        let starts_late = request.options.as_ref().is_some_and(|it| it.tail_lines > 0 || it.since.is_some());
+        let prelude = (starts_late && request.cursor.is_empty()).then(Prelude::default);
+        let cursor = request.cursor.clone();
+        Self { request, cursor, prelude, state: None, repeats_state: false, sent_bytes: 0 }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -42,7 +61,7 @@ impl Position {
     }
 
     pub(crate) fn cursor(&self) -> &[u8] {
-        &self.request.cursor
+        &self.cursor
     }
 
     /// Whether the broker ends the stream without an end of the execution.
@@ -58,6 +77,10 @@ impl Position {
     pub(crate) fn request(&mut self) -> proto::WatchExecutionRequest {
         self.repeats_state = self.state.is_some();
         let mut request = self.request.clone();
+        match &mut self.prelude {
+            Some(prelude) => prelude.expected.clone_from(&prelude.shown),
+            None => request.cursor.clone_from(&self.cursor),
+        }
         if let Some(options) = request.options.as_mut().filter(|options| options.max_log_bytes > 0) {
             // The budget is for the whole watch; the broker counts from each beginning.
             match options.max_log_bytes - self.sent_bytes {
@@ -80,6 +103,9 @@ impl Position {
         }
         self.advance(&event.cursor);
         let is_first = std::mem::take(&mut self.repeats_state);
+        if self.is_repeated(kind) {
+            return Verdict::Repeated;
+        }
         match kind {
             Kind::StateChanged(change) if is_first && change.execution == self.state => return Verdict::Repeated,
             Kind::StateChanged(change) => self.state.clone_from(&change.execution),
@@ -94,9 +120,24 @@ impl Position {
         Verdict::Deliver(event)
     }
 
+    fn is_repeated(&mut self, kind: &Kind) -> bool {
+        let Some(prelude) = &mut self.prelude else { return false };
+        if let Some(place) = prelude.expected.iter().position(|expected| expected == kind) {
+            prelude.expected.swap_remove(place);
+            return true;
+        }
+        let is_of_lines = matches!(kind, Kind::LogChunk(_) | Kind::LogGap(_) | Kind::LogStreamEnd(_));
+        if is_of_lines || prelude.shown.len() == MAX_PRELUDE {
+            self.prelude = None;
+        } else {
+            prelude.shown.push(kind.clone());
+        }
+        false
+    }
+
     fn advance(&mut self, cursor: &Bytes) {
         if !cursor.is_empty() {
-            self.request.cursor = cursor.to_vec();
+            self.cursor = cursor.to_vec();
         }
     }
 }

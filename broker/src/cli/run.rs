@@ -229,7 +229,10 @@ async fn wants_cancel(signals: &mut Signals, screen: &mut Screen) -> bool {
     screen.ask("cancel it, or detach and leave it running? [c/d]");
     tokio::select! {
         line = typed_line() => line.is_some_and(|line| line.trim_start().to_ascii_lowercase().starts_with('c')),
-        _ = signals.next() => false,
+        _ = signals.next() => {
+            screen.drop_question();
+            false
+        }
     }
 }
 

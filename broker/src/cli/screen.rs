@@ -73,6 +73,11 @@ impl Screen {
         let _ = writeln!(self.err, "podbroker: {remark}");
     }
 
+    /// Nobody answered: what is told next stands on a line of its own.
+    pub(crate) fn drop_question(&mut self) {
+        let _ = writeln!(self.err);
+    }
+
     /// A question for a person, who answers on the same line.
     pub(crate) fn ask(&mut self, question: &str) {
         let _ = self.out.flush();

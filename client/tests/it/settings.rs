@@ -80,5 +80,5 @@ async fn a_broker_that_is_not_there_is_unavailable() {
     let settings = Settings { retry_for: std::time::Duration::ZERO, ..Settings::new(endpoint) };
     let error = Client::new(settings).unwrap().server_info().await.unwrap_err();
     assert_eq!((error.code, error.retryable, error.reason.as_str()), (Code::Unavailable, true, ""));
-    assert!(error.message.contains("No such file"), "{error}");
+    assert!(error.message.contains("none.sock failed: No such file"), "{error}");
 }

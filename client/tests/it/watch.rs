@@ -203,6 +203,19 @@ async fn a_watch_that_does_not_follow_ends_with_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_of_the_last_lines_is_begun_anew_until_the_first_line() {
+    let options = proto::WatchOptions { tail_lines: 2, ..Default::default() };
+    let broker = broker(vec![
+        vec![Step::Send(state("1", Pending)), Step::Send(state("2", Running)), Step::Cut],
+        vec![Step::Send(state("3", Running)), Step::Send(lines("4", &["y", "z"])), Step::Cut],
+        vec![Step::Send(state("5", Running)), Step::Send(end("6"))],
+    ]);
+    let request = proto::WatchExecutionRequest { options: Some(options), ..request() };
+    assert_eq!(cursors(&mut broker.client().watch(request)).await.unwrap(), ["1", "2", "4", "6"]);
+    assert_eq!(sent_cursors(&broker), ["", "", "4"], "with a cursor the broker would send all lines");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_budget_of_bytes_is_for_the_whole_watch() {
     let options = proto::WatchOptions { max_log_bytes: 10, ..Default::default() };
     let broker = broker(vec![
