@@ -27,7 +27,12 @@ pub fn spec_digest(
     let request = serde_json::json!({ "labels": labels, "manifest": manifest, "policies": policies });
     let mut text = String::from("podbroker-spec-v1\n");
     canonical(&mut text, &request);
-    Sha256::digest(text).iter().fold(String::with_capacity(64), |mut hex, byte| {
+    sha256_hex(text.as_bytes())
+}
+
+/// SHA-256 as 64 lower-case hex digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex
     })

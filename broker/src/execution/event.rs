@@ -102,7 +102,7 @@ pub enum GapReason {
 /// Something a person should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// UPPER_SNAKE_CASE, for a program.
+    /// `UPPER_SNAKE_CASE`, for a program.
     pub code: &'static str,
     /// For a person.
     pub message: String,

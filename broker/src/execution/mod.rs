@@ -11,7 +11,7 @@ mod spec;
 mod state;
 
 pub use cursor::{Cursor, CursorError, InstancePosition, Position, StreamKey};
-pub use digest::spec_digest;
+pub use digest::{sha256_hex, spec_digest};
 pub use event::{
     Completeness, Event, EventKind, Follow, Gap, GapReason, LogChunk, LogLine, LogMode, Notice, Severity, WatchOptions,
 };

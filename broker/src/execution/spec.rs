@@ -123,7 +123,7 @@ pub struct PolicyDefaults {
 
 impl Default for PolicyDefaults {
     fn default() -> Self {
-        Self { finish: FinishAction::Delete, ttl: Duration::from_secs(24 * 60 * 60), result: ResultSource::None }
+        Self { finish: FinishAction::Delete, ttl: Duration::from_hours(24), result: ResultSource::None }
     }
 }
 
@@ -142,7 +142,7 @@ const MAX_RESULT_BYTES: u32 = 1 << 20;
 const DEFAULT_RESULT_BYTES: u32 = 256 << 10;
 /// What the kubelet keeps of a termination message.
 const MAX_TERMINATION_MESSAGE: u32 = 4096;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 impl PolicyRequest {
     /// Applies the defaults and checks the ranges of the contract.
@@ -150,8 +150,8 @@ impl PolicyRequest {
         let second = Duration::from_secs(1);
         let start_deadline = in_range("policies.deadlines.start", self.start_deadline, second..=365 * DAY)?;
         let run_deadline = in_range("policies.deadlines.run", self.run_deadline, second..=365 * DAY)?;
-        let ttl = in_range("policies.finish.ttl", self.ttl, Duration::from_secs(60)..=30 * DAY)?;
-        let drain = in_range("policies.drain_deadline", self.drain_deadline, second..=Duration::from_secs(600))?;
+        let ttl = in_range("policies.finish.ttl", self.ttl, Duration::from_mins(1)..=30 * DAY)?;
+        let drain = in_range("policies.drain_deadline", self.drain_deadline, second..=Duration::from_mins(10))?;
         let result = self.result.unwrap_or(defaults.result);
         let (limit, default) = match result {
             ResultSource::TerminationMessage => (MAX_TERMINATION_MESSAGE, MAX_TERMINATION_MESSAGE),

@@ -136,16 +136,16 @@ impl PodApi {
     /// Changes a pod by a JSON merge patch, if it still is the one with that uid.
     pub(super) async fn patch(&self, name: &str, uid: &str, mut patch: Value) -> Result<Pod, ApiError> {
         patch["metadata"]["uid"] = json!(uid);
-        let path = format!("{}?fieldManager=podbroker", self.pod(name));
-        let request = self.request(Method::PATCH, &path, name);
+        let url = format!("{}?fieldManager=podbroker", self.pod(name));
+        let request = self.request(Method::PATCH, &url, name);
         self.json(request.typed("application/merge-patch+json").json(&patch)?).await
     }
 
     /// Takes our finalizer away and leaves those of others.
     pub(super) async fn remove_finalizer(&self, name: &str, uid: &str, finalizer: &str) -> Result<Pod, ApiError> {
         let patch = json!({ "metadata": { "uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer] } });
-        let path = format!("{}?fieldManager=podbroker", self.pod(name));
-        let request = self.request(Method::PATCH, &path, name);
+        let url = format!("{}?fieldManager=podbroker", self.pod(name));
+        let request = self.request(Method::PATCH, &url, name);
         self.json(request.typed("application/strategic-merge-patch+json").json(&patch)?).await
     }
 
@@ -197,10 +197,12 @@ impl PodApi {
         }
         if let Some(since) = log.since.and_then(|second| jiff::Timestamp::from_second(second).ok()) {
             // Whole seconds only: the API server cuts fractions off, so a fraction would only look as if it counted.
-            path.push_str(&format!("&sinceTime={since}").replace(':', "%3A"));
+            path.push_str("&sinceTime=");
+            path.push_str(&since.to_string().replace(':', "%3A"));
         }
         if let Some(lines) = log.tail_lines {
-            path.push_str(&format!("&tailLines={lines}"));
+            path.push_str("&tailLines=");
+            path.push_str(&lines.to_string());
         }
         let response = self.send(self.request(Method::GET, &path, name).empty()?).await?;
         Ok(response.into_body().into_data_stream())

@@ -38,7 +38,7 @@ pub(super) struct Hub {
 
 struct State {
     health: Health,
-    /// By pod name. A BTreeMap, so that a list is in order without sorting.
+    /// By pod name. A `BTreeMap`, so that a list is in order without sorting.
     index: BTreeMap<String, Arc<View>>,
     followers: HashMap<String, watch::Sender<Arc<View>>>,
     /// The version up to which the watch has told everything; 0 before the first list.

@@ -38,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A stream that is silent for so long is opened again. TCP keep-alive notices a dead peer within two minutes; this is for
 /// a proxy in between that is alive and has forgotten us.
-const IDLE: Duration = Duration::from_secs(600);
+const IDLE: Duration = Duration::from_mins(10);
 
 /// How often an answer that the log is not there is believed only half, once the container has ended.
 const MISSING_TRIES: u32 = 3;
@@ -58,7 +58,7 @@ pub(super) enum LogItem {
 }
 
 /// Which part of an instance's log is wanted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct LogStart {
     pub(super) position: InstancePosition,
     pub(super) tail_lines: Option<u64>,
@@ -82,7 +82,7 @@ pub(super) fn read(
     instance: Instance,
     start: LogStart,
 ) -> impl Stream<Item = LogItem> + Send {
-    let mut reader = Reader::new(api, view, instance, start);
+    let mut reader = Reader::new(api, view, instance, &start);
     async_stream::stream! {
         loop {
             let open = match reader.open().await {
@@ -121,10 +121,11 @@ pub(super) fn read(
                 }
             };
             // The end of a read without follow is the end of the file. What a follow leaves behind may be half a line.
-            if (kind, broke) == (Kind::Whole, Broke::End) {
-                if let Some(line) = splitter.rest() && let Some(gap) = reader.take(line, &mut chunk) {
-                    yield LogItem::Gap(gap);
-                }
+            if (kind, broke) == (Kind::Whole, Broke::End)
+                && let Some(line) = splitter.rest()
+                && let Some(gap) = reader.take(line, &mut chunk)
+            {
+                yield LogItem::Gap(gap);
             }
             if chunk.first_at.is_some() {
                 yield chunk.take(reader.position);
@@ -212,8 +213,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(api: PodApi, view: watch::Receiver<Arc<View>>, instance: Instance, start: LogStart) -> Self {
-        let LogStart { position, tail_lines, since, mode } = start;
+    fn new(api: PodApi, view: watch::Receiver<Arc<View>>, instance: Instance, start: &LogStart) -> Self {
+        let LogStart { position, tail_lines, since, mode } = *start;
         Self {
             api,
             view,

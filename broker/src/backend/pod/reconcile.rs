@@ -25,7 +25,7 @@ const RELEASE_GRACE: SignedDuration = SignedDuration::from_secs(5);
 const SUBMIT_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// Due work is looked for at least so often, also when nothing changed: the API server's clock may have moved.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
 /// A replica waits up to this much longer, so that not all of them do the same at once.
 const JITTER: Duration = Duration::from_secs(1);

@@ -8,10 +8,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::names::RESULT_NAME;
-use crate::execution::RESULT_PATH;
+use crate::execution::{RESULT_PATH, sha256_hex};
 
 /// The folder of `RESULT_PATH`, which the deciding containers and the sidecar share.
 pub(super) const FOLDER: &str = "/airflow/xcom";
@@ -94,8 +93,7 @@ pub(super) fn read_frame(log: &[u8], max_bytes: u32) -> Result<Bytes, String> {
             }
             let damaged = || "the result was damaged on its way: length or checksum is wrong".to_owned();
             let value = BASE64_STANDARD.decode(encoded).map_err(|_| damaged())?;
-            let digest = Sha256::digest(&value).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-            if !ended || value.len().to_string() != size || digest != sum {
+            if !ended || value.len().to_string() != size || sha256_hex(&value) != sum {
                 return Err(damaged());
             }
             Ok(Bytes::from(value))
@@ -109,7 +107,7 @@ mod tests {
     use super::*;
 
     fn frame(value: &[u8]) -> String {
-        let sum = Sha256::digest(value).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let sum = sha256_hex(value);
         let body = BASE64_STANDARD.encode(value);
         format!("{FRAME} value {} {sum}\n{body}\n{FRAME} end\n", value.len())
     }

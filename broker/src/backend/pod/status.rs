@@ -29,7 +29,7 @@ pub(super) fn status(view: &View) -> Status {
         let state = if running { State::Running } else { State::Pending };
         return Status { state, reason: reason(view), outcome: None, started, ended: None };
     };
-    let outcome = outcome(view, verdict);
+    let outcome = outcome(view, &verdict);
     let ended = view.deciding().filter_map(|container| container.termination()?.ended).max();
     let over = view.is_terminal() || never_ran_and_deleted(view);
     let state = if over { outcome.state } else { State::Ending };
@@ -168,10 +168,10 @@ fn vanished(view: &View) -> Verdict {
     }
 }
 
-fn outcome(view: &View, verdict: Verdict) -> Outcome {
+fn outcome(view: &View, verdict: &Verdict) -> Outcome {
     let (state, class) = match verdict {
         Verdict::Succeeded => (State::Succeeded, None),
-        Verdict::Failed(class) => (State::Failed, Some(class)),
+        Verdict::Failed(class) => (State::Failed, Some(*class)),
         Verdict::Cancelled => (State::Cancelled, Some(FailureClass::CancelledByCaller)),
     };
     let ends = || view.deciding().filter_map(ContainerView::termination);

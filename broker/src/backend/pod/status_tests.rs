@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// A pod with one container `base` on a node, as the API server would show it.
+#[expect(clippy::needless_pass_by_value, reason = "literals read better without a reference")]
 fn pod(status: Value) -> Value {
     json!({
         "metadata": {

@@ -51,7 +51,7 @@ pub(super) struct View {
     pub(super) disruption: Option<(String, Option<Timestamp>)>,
     /// When the run deadline passes, by the kubelet's count.
     pub(super) deadline: Option<Timestamp>,
-    /// `spec.restartPolicy` is OnFailure: a failed container starts again.
+    /// `spec.restartPolicy` is `OnFailure`: a failed container starts again.
     pub(super) restarts: Restarts,
     /// Init containers first, as in the spec.
     pub(super) containers: Vec<ContainerView>,

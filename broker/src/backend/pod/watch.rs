@@ -207,7 +207,7 @@ impl Watcher {
 
     /// Waits until something happens, and says it.
     async fn wait(&mut self) -> Vec<Event> {
-        let drain_until = self.drain_until.unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(3600));
+        let drain_until = self.drain_until.unwrap_or_else(|| Instant::now() + std::time::Duration::from_hours(1));
         let result = async {
             match &mut self.result {
                 Some(result) => result.await,
