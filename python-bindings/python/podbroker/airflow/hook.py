@@ -151,8 +151,13 @@ class PodbrokerHook(BaseHook):
         """Return None: the broker adds its own sidecar."""
         return None
 
+    @cached_property
+    def _extras(self) -> dict[str, Any]:
+        # Once: each look at extra_dejson tells the supervisor what to mask.
+        return dict(self.connection.extra_dejson)
+
     def _extra(self, name: str) -> str | None:
-        value = self.connection.extra_dejson.get(name)
+        value = self._extras.get(name)
         return str(value) if value else None
 
     def _credentials(self) -> dict[str, Any]:

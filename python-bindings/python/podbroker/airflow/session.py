@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from podbroker import ConflictError, NotFoundError, PodbrokerError, QuotaError, UnavailableError
+from podbroker import ConflictError, NotFoundError, PodbrokerError, UnavailableError
 from podbroker.airflow.failure import exception_of_error
 from podbroker.airflow.identity import execution_name
 
@@ -102,8 +102,6 @@ def ask(do: Callable[[], T], *, seconds: float, checkpoint: Callable[[], None] |
             checkpoint()
         try:
             return do()
-        except QuotaError:
-            raise
         except UnavailableError:
             if time.monotonic() + PAUSE_SECONDS >= deadline:
                 raise
