@@ -28,7 +28,7 @@ def broker_at(address: str, *arguments: str) -> Iterator[str]:
             assert process.stdout is not None
             port = process.stdout.readline().strip()
             assert port, "the scripted broker did not start"
-            yield f"http://127.0.0.1:{port}"
+            yield address if address.startswith("unix:") else f"http://127.0.0.1:{port}"
         finally:
             process.kill()
 

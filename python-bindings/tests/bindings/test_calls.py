@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from running import broker_at
 
 import podbroker
 from podbroker import (
@@ -254,6 +255,11 @@ def test_a_token_travels_and_is_never_shown(address: str, tmp_path: Path) -> Non
     file.write_text("from-file\n")
     with Client(address, token_file=file) as client:
         assert client.server_info().caller_subject == "Bearer from-file"
+
+
+def test_a_broker_behind_a_unix_socket_is_reached(tmp_path: Path) -> None:
+    with broker_at(f"unix:{tmp_path}/socket") as address, Client(address, token="t") as client:
+        assert client.server_info().caller_subject == "Bearer t"
 
 
 @pytest.mark.parametrize(
