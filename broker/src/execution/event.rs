@@ -32,9 +32,27 @@ pub enum EventKind {
     /// Something a person should know.
     Notice(Notice),
     /// The value handed back, or why there is none.
-    Result(ResultSource, Result<Bytes, String>),
+    Result(ResultSource, Result<Bytes, NoResult>),
     /// It is over and everything was sent. Always the last event.
     End(Box<Execution>),
+}
+
+/// Why there is no value although one was asked for; the text is for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoResult {
+    /// No container wrote one.
+    Missing(String),
+    /// There is one, or there may be, and it cannot be had.
+    Unreadable(String),
+}
+
+impl NoResult {
+    /// The text of it.
+    pub fn problem(&self) -> &str {
+        match self {
+            Self::Missing(problem) | Self::Unreadable(problem) => problem,
+        }
+    }
 }
 
 /// Whether every line of a container instance was sent.

@@ -13,7 +13,8 @@ mod state;
 pub use cursor::{Cursor, CursorError, InstancePosition, Position, StreamKey};
 pub use digest::{sha256_hex, spec_digest};
 pub use event::{
-    Completeness, Event, EventKind, Follow, Gap, GapReason, LogChunk, LogLine, LogMode, Notice, Severity, WatchOptions,
+    Completeness, Event, EventKind, Follow, Gap, GapReason, LogChunk, LogLine, LogMode, NoResult, Notice, Severity,
+    WatchOptions,
 };
 pub use id::{Address, ExecutionId, ExecutionName, IdError, InstanceId, TargetName, Tenant};
 pub use spec::{

@@ -9,7 +9,7 @@ use super::enums::{wire_gap_reason, wire_result_source, wire_role, wire_severity
 use super::execution::{attempt, execution, outcome};
 use super::time::wire_timestamp;
 use crate::execution::{
-    Completeness, Event, EventKind, Gap, Instance, LogChunk, LogLine, Notice, ResultSource, StreamKey,
+    Completeness, Event, EventKind, Gap, Instance, LogChunk, LogLine, NoResult, Notice, ResultSource, StreamKey,
 };
 
 /// One item of a watch, with its cursor.
@@ -84,10 +84,10 @@ fn notice(notice: Notice) -> wire::Notice {
     }
 }
 
-fn result(source: ResultSource, value: Result<Bytes, String>) -> wire::Result {
+fn result(source: ResultSource, value: Result<Bytes, NoResult>) -> wire::Result {
     let (content, problem) = match value {
         Ok(content) => (content.into(), String::new()),
-        Err(problem) => (Vec::new(), problem),
+        Err(none) => (Vec::new(), none.problem().to_owned()),
     };
     wire::Result { source: wire_result_source(source).into(), content, problem }
 }

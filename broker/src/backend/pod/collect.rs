@@ -11,20 +11,22 @@ use super::lines::Splitter;
 use super::names::RESULT_NAME;
 use super::result;
 use super::view::{ContainerState, ContainerView, View};
+use crate::execution::{NoResult, RESULT_PATH};
 
 /// The pause before a read that failed is tried again; the watch's drain deadline ends the trying.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The result as the deciding container's termination message.
-pub(super) fn termination_message(view: &View) -> Result<Bytes, String> {
+pub(super) fn termination_message(view: &View) -> Result<Bytes, NoResult> {
     match view.deciding().find_map(ContainerView::termination) {
+        Some(end) if end.message.is_empty() => Err(NoResult::Missing(format!("no container wrote {RESULT_PATH}"))),
         Some(end) => Ok(Bytes::from(end.message.clone())),
-        None => Err("the container that writes the result never ran".to_owned()),
+        None => Err(NoResult::Missing("the container that writes the result never ran".to_owned())),
     }
 }
 
 /// The result from the sidecar's log; `None` while the sidecar has not ended.
-pub(super) fn from_sidecar(api: &PodApi, view: &View) -> Option<BoxFuture<'static, Result<Bytes, String>>> {
+pub(super) fn from_sidecar(api: &PodApi, view: &View) -> Option<BoxFuture<'static, Result<Bytes, NoResult>>> {
     let sidecar = view.container(RESULT_NAME);
     let ended = sidecar.is_some_and(|sidecar| matches!(sidecar.state, ContainerState::Terminated(_)));
     let never_will = view.is_terminal() || (view.delete_requested.is_some() && view.node.is_empty());
@@ -32,14 +34,14 @@ pub(super) fn from_sidecar(api: &PodApi, view: &View) -> Option<BoxFuture<'stati
         return None;
     }
     if !sidecar.is_some_and(ContainerView::has_run) {
-        let problem = "the container that hands the result back never ran".to_owned();
+        let problem = NoResult::Missing("the container that hands the result back never ran".to_owned());
         return Some(futures::future::ready(Err(problem)).boxed());
     }
     let (api, pod_name, max_bytes) = (api.clone(), view.pod_name.clone(), view.policies.result_max_bytes);
     Some(async move { read(&api, &pod_name, max_bytes).await }.boxed())
 }
 
-async fn read(api: &PodApi, pod_name: &str, max_bytes: u32) -> Result<Bytes, String> {
+async fn read(api: &PodApi, pod_name: &str, max_bytes: u32) -> Result<Bytes, NoResult> {
     let request = LogRequest { container: RESULT_NAME, follow: false, previous: false, since: None, tail_lines: None };
     loop {
         match api.log(pod_name, &request).await {
@@ -49,7 +51,7 @@ async fn read(api: &PodApi, pod_name: &str, max_bytes: u32) -> Result<Bytes, Str
                 }
             }
             Err(error) if error.is_passing() => {}
-            Err(error) => return Err(format!("the result cannot be read: {error}")),
+            Err(error) => return Err(NoResult::Unreadable(format!("the result cannot be read: {error}"))),
         }
         tokio::time::sleep(PAUSE).await;
     }

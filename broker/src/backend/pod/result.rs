@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::names::RESULT_NAME;
-use crate::execution::{RESULT_PATH, sha256_hex};
+use crate::execution::{NoResult, RESULT_PATH, sha256_hex};
 
 /// The folder of `RESULT_PATH`, which the deciding containers and the sidecar share.
 pub(super) const FOLDER: &str = "/airflow/xcom";
@@ -70,17 +70,20 @@ while :; do sleep 86400 & wait $!; done
 }
 
 /// Reads what the sidecar printed, without timestamps. The error is for a person.
-pub(super) fn read_frame(log: &[u8], max_bytes: u32) -> Result<Bytes, String> {
-    let text = std::str::from_utf8(log).map_err(|_| "the result's frame is damaged".to_owned())?;
+pub(super) fn read_frame(log: &[u8], max_bytes: u32) -> Result<Bytes, NoResult> {
+    let text = std::str::from_utf8(log).map_err(|_| unreadable("the result's frame is damaged"))?;
     let mut lines = text.lines().map(str::trim_end).skip_while(|line| !line.starts_with(FRAME));
-    let head = lines.next().ok_or("the container that prints the result was ended before it could")?;
+    let head =
+        lines.next().ok_or_else(|| unreadable("the container that prints the result was ended before it could"))?;
     let mut words = head.split(' ').skip(1);
     match (words.next(), words.next(), words.next()) {
-        (Some("missing"), None, None) => Err(format!("no container wrote {RESULT_PATH}")),
+        (Some("missing"), None, None) => Err(NoResult::Missing(format!("no container wrote {RESULT_PATH}"))),
         (Some("unreadable"), None, None) => {
-            Err(format!("{RESULT_PATH} cannot be read by others; make it readable (chmod a+r)"))
+            Err(unreadable(&format!("{RESULT_PATH} cannot be read by others; make it readable (chmod a+r)")))
         }
-        (Some("too-large"), Some(size), None) => Err(format!("the result has {size} bytes, {max_bytes} are allowed")),
+        (Some("too-large"), Some(size), None) => {
+            Err(unreadable(&format!("the result has {size} bytes, {max_bytes} are allowed")))
+        }
         (Some("value"), Some(size), Some(sum)) => {
             let mut encoded = String::with_capacity(log.len());
             let mut ended = false;
@@ -91,15 +94,19 @@ pub(super) fn read_frame(log: &[u8], max_bytes: u32) -> Result<Bytes, String> {
                 }
                 encoded.push_str(line);
             }
-            let damaged = || "the result was damaged on its way: length or checksum is wrong".to_owned();
+            let damaged = || unreadable("the result was damaged on its way: length or checksum is wrong");
             let value = BASE64_STANDARD.decode(encoded).map_err(|_| damaged())?;
             if !ended || value.len().to_string() != size || sha256_hex(&value) != sum {
                 return Err(damaged());
             }
             Ok(Bytes::from(value))
         }
-        _ => Err("the result's frame is damaged".to_owned()),
+        _ => Err(unreadable("the result's frame is damaged")),
     }
+}
+
+fn unreadable(problem: &str) -> NoResult {
+    NoResult::Unreadable(problem.to_owned())
 }
 
 #[cfg(test)]
@@ -134,7 +141,7 @@ mod tests {
     #[test]
     fn a_changed_byte_or_a_missing_end_is_noticed() {
         let whole = frame(b"{\"a\": 1}");
-        assert!(read_frame(whole.replace("eyJh", "eyJi").as_bytes(), 100).unwrap_err().contains("damaged"));
+        assert!(read_frame(whole.replace("eyJh", "eyJi").as_bytes(), 100).unwrap_err().problem().contains("damaged"));
         assert!(read_frame(whole.replace(&format!("{FRAME} end\n"), "").as_bytes(), 100).is_err());
     }
 
@@ -148,7 +155,8 @@ mod tests {
             ("podbroker-result-1 what\n", "damaged"),
         ] {
             let problem = read_frame(log.as_bytes(), 100).unwrap_err();
-            assert!(problem.contains(words), "{log:?}: {problem}");
+            assert!(problem.problem().contains(words), "{log:?}: {problem:?}");
+            assert_eq!(matches!(problem, NoResult::Missing(_)), words == "no container wrote");
         }
     }
 }

@@ -119,19 +119,21 @@ fn disruption(view: &View) -> Option<FailureClass> {
     }
 }
 
-/// Every deciding container had ended when the kill was asked for. Times have whole seconds, so an end in the same second
-/// counts as before only if it was a success: a kill does not make one so fast.
+/// Every deciding container had ended when the kill was asked for. The kubelet gives whole seconds.
 fn ended_before_the_kill(view: &View) -> bool {
+    if view.cancel.is_some() && view.delete_requested.is_none() && view.phase == Phase::Succeeded {
+        // The kubelet makes every pod Failed that it ends for its deadline, also one whose program exits with 0.
+        return true;
+    }
     let Some(kill) = moment_of_the_kill(view) else { return false };
-    view.deciding().next().is_some()
-        && view.deciding().all(|container| {
-            container.termination().is_some_and(|end| {
-                end.ended.is_some_and(|ended| {
-                    ended.as_second() < kill.as_second()
-                        || (ended.as_second() == kill.as_second() && end.exit_code == 0)
-                })
-            })
-        })
+    let before = |end: &Termination| {
+        let Some(ended) = end.ended else { return false };
+        // In the second of a cancel a program that catches the signal can have ended with 0 too. In the second of anybody
+        // else's kill a success is believed: nobody waits for it to be otherwise.
+        let same = view.cancel.is_none() && end.exit_code == 0 && ended.as_second() == kill.as_second();
+        ended.as_second() < kill.as_second() || same
+    };
+    view.deciding().next().is_some() && view.deciding().all(|container| container.termination().is_some_and(before))
 }
 
 fn moment_of_the_kill(view: &View) -> Option<Timestamp> {

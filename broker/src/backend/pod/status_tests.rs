@@ -159,6 +159,15 @@ fn an_end_before_the_kill_keeps_its_own_outcome() {
 }
 
 #[test]
+fn in_the_second_of_a_cancel_only_the_kubelets_word_makes_a_success() {
+    let mut killed = pod(ended("Failed", 0, "Completed", BEFORE));
+    killed["status"]["reason"] = json!("DeadlineExceeded");
+    assert_eq!(class_of(&cancelled(killed, "CANCELLED_BY_CALLER", BEFORE)).0, State::Cancelled);
+    let by_itself = pod(ended("Succeeded", 0, "Completed", LATER));
+    assert_eq!(class_of(&cancelled(by_itself, "CANCELLED_BY_CALLER", BEFORE)).0, State::Succeeded);
+}
+
+#[test]
 fn the_run_deadline_is_a_deadline_unless_it_had_ended_before() {
     let mut late = pod(ended("Failed", 143, "Error", LATER));
     late["status"]["reason"] = json!("DeadlineExceeded");

@@ -20,11 +20,11 @@ use super::{collect, describe};
 use crate::backend::EventStream;
 use crate::execution::{
     Completeness, Cursor, Event, EventKind, Execution, Follow, Gap, GapReason, Instance, InstancePosition, LogChunk,
-    LogMode, Outcome, Position, ResultSource, State, StreamKey, WatchOptions,
+    LogMode, NoResult, Notice, Outcome, Position, ResultSource, Severity, State, StreamKey, WatchOptions,
 };
 
 /// A value or the words for why there is none.
-type ResultValue = Result<bytes::Bytes, String>;
+type ResultValue = Result<bytes::Bytes, NoResult>;
 
 /// Follows an execution from a cursor on.
 pub(super) fn watch(
@@ -236,7 +236,14 @@ impl Watcher {
         self.result = None;
         self.cursor.result_sent = true;
         let source = self.told.as_ref().map_or(ResultSource::None, |execution| execution.policies.result);
-        vec![self.event(EventKind::Result(source, value))]
+        let mut events = Vec::new();
+        if let Err(NoResult::Missing(problem)) = &value {
+            let message = problem.clone();
+            let notice = Notice { code: "RESULT_MISSING", message, severity: Severity::Warning };
+            events.push(self.event(EventKind::Notice(notice)));
+        }
+        events.push(self.event(EventKind::Result(source, value)));
+        events
     }
 
     fn tell_log(&mut self, key: &StreamKey, item: LogItem) -> Vec<Event> {
@@ -298,8 +305,8 @@ impl Watcher {
         let mut events =
             self.stop_reading(GapReason::DrainDeadline, "the drain deadline passed before the rest could be read");
         if self.needs_result() {
-            events
-                .extend(self.tell_result(Err("the drain deadline passed before the result could be read".to_owned())));
+            let problem = "the drain deadline passed before the result could be read".to_owned();
+            events.extend(self.tell_result(Err(NoResult::Unreadable(problem))));
         }
         let view = Arc::clone(&self.view.borrow());
         let mut execution = describe::execution(&self.settings, &view);
