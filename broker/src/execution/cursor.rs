@@ -39,13 +39,14 @@ pub enum Position {
     /// Nothing yet.
     #[default]
     Start,
-    /// Behind the `count`-th entry of a second. The Kubernetes API can only be asked for whole seconds, so a reader asks for
-    /// this one again and passes over what it had.
+    /// Behind the latest entry. The Kubernetes API can only be asked for whole seconds, so a reader asks for the second of
+    /// the entry again and passes over what it had. Counting within the moment and not within the second, it finds its
+    /// place also in a file that was rotated in between.
     At {
-        /// Seconds since 1970 of the latest entry.
-        second: i64,
-        /// How many entries of that second were read, at least 1.
-        count: u32,
+        /// The time of the latest entry, in nanoseconds since 1970.
+        nanos: i64,
+        /// How many entries of that very time were read, at least 1: the pieces of a long line share one.
+        ordinal: u32,
         /// CRC-32 of the content of the last one, to see whether it is still there.
         check: u32,
     },
@@ -165,10 +166,10 @@ impl Cursor {
             out.extend(skip.to_be_bytes());
             match position {
                 Position::Start => out.push(0),
-                Position::At { second, count, check } => {
+                Position::At { nanos, ordinal, check } => {
                     out.push(1);
-                    out.extend(second.to_be_bytes());
-                    out.extend(count.to_be_bytes());
+                    out.extend(nanos.to_be_bytes());
+                    out.extend(ordinal.to_be_bytes());
                     out.extend(check.to_be_bytes());
                 }
                 Position::Complete => out.push(2),
@@ -226,7 +227,7 @@ impl Reader<'_> {
             let position = match self.array::<1>()? {
                 [0] => Position::Start,
                 [1] => {
-                    Position::At { second: i64::from_be_bytes(self.array()?), count: self.u32()?, check: self.u32()? }
+                    Position::At { nanos: i64::from_be_bytes(self.array()?), ordinal: self.u32()?, check: self.u32()? }
                 }
                 [2] => Position::Complete,
                 _ => return Err(CursorError::Damaged),
@@ -264,9 +265,9 @@ mod tests {
         prop_oneof![
             Just(Position::Start),
             Just(Position::Complete),
-            (any::<i64>(), 1_u32.., any::<u32>()).prop_map(|(second, count, check)| Position::At {
-                second,
-                count,
+            (any::<i64>(), 1_u32.., any::<u32>()).prop_map(|(nanos, ordinal, check)| Position::At {
+                nanos,
+                ordinal,
                 check
             }),
         ]

@@ -28,7 +28,8 @@ pub struct Execution {
     /// One sentence on why it stands there, for a person to read; empty when there is nothing to say.
     #[prost(string, tag = "7")]
     pub state_reason: ::prost::alloc::string::String,
-    /// How it ended. Set from ENDING on, and never changed afterwards.
+    /// How it ended. Set from ENDING on. What decided does not change afterwards; the entries of containers that do not decide
+    /// may still fill in.
     #[prost(message, optional, tag = "8")]
     pub outcome: ::core::option::Option<Outcome>,
     /// The attempts made so far, oldest first. Never empty.
@@ -402,7 +403,7 @@ pub enum FailureClass {
     SpotInterrupted = 7,
     /// The node went away with the pod on it.
     NodeLost = 8,
-    /// An image could not be pulled before the start deadline.
+    /// An image could not be pulled before the start deadline, or has a name that can be none's.
     ImagePull = 9,
     /// No node could take the pod before the start deadline.
     Unschedulable = 10,

@@ -10,6 +10,7 @@ use super::api::{LogRequest, PodApi};
 use super::lines::Splitter;
 use super::names::RESULT_NAME;
 use super::result;
+use super::status::is_over;
 use super::view::{ContainerState, ContainerView, View};
 use crate::execution::{NoResult, RESULT_PATH};
 
@@ -29,8 +30,7 @@ pub(super) fn termination_message(view: &View) -> Result<Bytes, NoResult> {
 pub(super) fn from_sidecar(api: &PodApi, view: &View) -> Option<BoxFuture<'static, Result<Bytes, NoResult>>> {
     let sidecar = view.container(RESULT_NAME);
     let ended = sidecar.is_some_and(|sidecar| matches!(sidecar.state, ContainerState::Terminated(_)));
-    let never_will = view.is_terminal() || (view.delete_requested.is_some() && view.node.is_empty());
-    if !ended && !never_will {
+    if !ended && !is_over(view) {
         return None;
     }
     if !sidecar.is_some_and(ContainerView::has_run) {

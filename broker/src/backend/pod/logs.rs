@@ -3,8 +3,11 @@
 //! A follow is opened when the container has started, and read until it ends. Its end proves nothing: the status says whether
 //! the container has ended. If so, one last read from the position brings what the follow did not; if not, the follow is
 //! opened again there. The API can only be asked for whole seconds, so a read begins with the second of the position and
-//! passes over what was had, counting it; when the last of that is not what it was, lines may be missing or doubled, and a gap
-//! says so.
+//! passes over what was had. The line of the position itself must be among it, unchanged: if it is not, the file was rotated
+//! away, lines may be missing, and a gap says so.
+//!
+//! A node's clock that goes back does not move a position back. What is written until it has caught up is read live, but not
+//! found again by a read that begins anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +21,7 @@ use tracing::debug;
 
 use super::api::{ApiError, LogRequest, PodApi};
 use super::lines::Splitter;
+use super::place::{Lost, Place, Verdict};
 use super::view::{ContainerState, Presence, View};
 use crate::execution::{Completeness, Gap, GapReason, Instance, InstancePosition, LogLine, Position};
 
@@ -98,14 +102,14 @@ pub(super) fn read(
             let kind = open.kind;
             let mut body = std::pin::pin!(open.body);
             let mut splitter = Splitter::default();
-            let mut chunk = Chunk::new(reader.position);
+            let mut chunk = Chunk::new(reader.place.position());
             let broke = loop {
                 while let Some(line) = splitter.next_line() {
                     if let Some(gap) = reader.take(line, &mut chunk) {
                         yield LogItem::Gap(gap);
                     }
                     if chunk.bytes >= CHUNK_BYTES {
-                        yield chunk.take(reader.position);
+                        yield chunk.take(reader.place.position());
                     }
                 }
                 let flush = chunk.first_at.map_or_else(|| Instant::now() + IDLE, |first| first + CHUNK_DELAY);
@@ -116,7 +120,7 @@ pub(super) fn read(
                         break Broke::Error;
                     }
                     Ok(None) => break Broke::End,
-                    Err(_) if chunk.first_at.is_some() => yield chunk.take(reader.position),
+                    Err(_) if chunk.first_at.is_some() => yield chunk.take(reader.place.position()),
                     Err(_) => break Broke::Error,
                 }
             };
@@ -128,12 +132,12 @@ pub(super) fn read(
                 yield LogItem::Gap(gap);
             }
             if chunk.first_at.is_some() {
-                yield chunk.take(reader.position);
-            }
-            if let Some(gap) = reader.passed_over_less_than_it_had() {
-                yield LogItem::Gap(gap);
+                yield chunk.take(reader.place.position());
             }
             if (kind, broke) == (Kind::Whole, Broke::End) {
+                if let Some(lost) = reader.place.end() {
+                    yield LogItem::Gap(reader.lost(lost));
+                }
                 yield LogItem::End(Completeness::Complete);
                 return;
             }
@@ -198,16 +202,10 @@ struct Reader {
     view: watch::Receiver<Arc<View>>,
     instance: Instance,
     tail_lines: Option<u64>,
-    since: Option<Timestamp>,
     mode: ReadMode,
-    /// Behind the last line that was handed on.
-    position: InstancePosition,
+    place: Place,
     /// Time of the last line that was handed on.
     last_nanos: Option<i64>,
-    /// How many entries of the position's second are still to be passed over in this read.
-    pass_over: u32,
-    /// The CRC of the last entry that was passed over.
-    passed: Option<u32>,
     pause: Duration,
     missing: u32,
 }
@@ -220,12 +218,9 @@ impl Reader {
             view,
             instance,
             tail_lines,
-            since,
             mode,
-            position,
+            place: Place::new(position, since),
             last_nanos: None,
-            pass_over: 0,
-            passed: None,
             pause: FIRST_PAUSE,
             missing: 0,
         }
@@ -233,7 +228,7 @@ impl Reader {
 
     /// Asks for the log from the position on, and again until there is an answer that says something.
     async fn open(&mut self) -> Opening<impl Stream<Item = Result<Bytes, kube::Error>> + use<>> {
-        if self.position.position == Position::Complete {
+        if self.place.position().position == Position::Complete {
             return Opening::End(None, Completeness::Complete);
         }
         loop {
@@ -245,26 +240,17 @@ impl Reader {
                 );
             }
             let kind = if has_ended || self.mode == ReadMode::SoFar { Kind::Whole } else { Kind::Follow };
-            let fresh = self.position == InstancePosition::default();
-            let since = match self.position.position {
-                Position::At { second, .. } => Some(second),
-                Position::Start | Position::Complete => self.since.map(Timestamp::as_second),
-            };
             let request = LogRequest {
                 container: &self.instance.container,
                 follow: kind == Kind::Follow,
                 previous,
-                since,
-                tail_lines: if fresh { self.tail_lines } else { None },
+                since: self.place.since(),
+                tail_lines: self.tail_lines.filter(|_| self.place.is_fresh()),
             };
             let pod_name = self.view.borrow().pod_name.clone();
             match self.api.log(&pod_name, &request).await {
                 Ok(body) => {
-                    self.pass_over = match self.position.position {
-                        Position::At { count, .. } => count,
-                        Position::Start | Position::Complete => 0,
-                    };
-                    self.passed = None;
+                    self.place.begin();
                     return Opening::Open(Open { kind, body });
                 }
                 Err(error) => {
@@ -308,55 +294,25 @@ impl Reader {
 
     /// Hands a line on, unless it was had before.
     fn take(&mut self, line: LogLine, chunk: &mut Chunk) -> Option<Gap> {
-        let second = line.nanos.div_euclid(1_000_000_000);
-        let check = crc32fast::hash(&line.content);
-        let mut gap = None;
-        if let Position::At { second: had, check: expected, .. } = self.position.position
-            && self.pass_over > 0
-        {
-            if second <= had {
-                self.pass_over -= 1;
-                self.passed = Some(check);
-                if self.pass_over == 0 && check != expected {
-                    return Some(
-                        self.gap(GapReason::ResumeAmbiguous, "the last line that was read is not there any more"),
-                    );
-                }
-                return None;
+        let (verdict, lost) = self.place.take(&line);
+        match verdict {
+            Verdict::HandOn => {
+                self.last_nanos = Some(line.nanos);
+                chunk.push(line);
             }
-            gap = self.passed_over_less_than_it_had();
+            Verdict::PassOver if chunk.lines.is_empty() => chunk.before = self.place.position(),
+            Verdict::PassOver => {}
         }
-        self.advance(second, check);
-        let too_early = self.since.is_some_and(|since| i128::from(line.nanos) < since.as_nanosecond());
-        if too_early || self.position.skip > 0 {
-            self.position.skip = self.position.skip.saturating_sub(1);
-            if chunk.lines.is_empty() {
-                chunk.before = self.position;
-            }
-            return gap;
-        }
-        self.last_nanos = Some(line.nanos);
-        chunk.push(line);
-        gap
+        lost.map(|lost| self.lost(lost))
     }
 
-    fn advance(&mut self, second: i64, check: u32) {
-        self.position.position = match self.position.position {
-            // A clock that went back does not take the position with it: the kubelet would be asked for what was had.
-            unmoved @ Position::At { second: had, .. } if second < had => unmoved,
-            Position::At { second: had, count, .. } if second == had => {
-                Position::At { second, count: count.saturating_add(1), check }
+    fn lost(&self, lost: Lost) -> Gap {
+        match lost {
+            Lost::Changed => self.gap(GapReason::ResumeAmbiguous, "the last line that was read is another one now"),
+            Lost::Gone => {
+                self.gap(GapReason::Rotated, "the log was rotated while nobody read it; lines may be missing here")
             }
-            _ => Position::At { second, count: 1, check },
-        };
-    }
-
-    /// The file has less of the position's second than was read of it once.
-    fn passed_over_less_than_it_had(&mut self) -> Option<Gap> {
-        if std::mem::take(&mut self.pass_over) == 0 {
-            return None;
         }
-        Some(self.gap(GapReason::ResumeAmbiguous, "the lines that were read last are not there any more"))
     }
 
     async fn pause_after(&mut self, broke: Broke) {

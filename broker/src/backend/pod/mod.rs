@@ -14,6 +14,7 @@ mod lines;
 mod logs;
 mod manifest;
 mod names;
+mod place;
 mod reconcile;
 mod refusal;
 mod result;

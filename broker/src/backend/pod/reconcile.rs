@@ -49,13 +49,16 @@ fn due(view: &View) -> Option<(Timestamp, Act)> {
     let now = status::status(view);
     let add = |time: Timestamp, duration: SignedDuration| time.saturating_add(duration).unwrap_or(Timestamp::MAX);
     let Some(outcome) = &now.outcome else {
-        let deadline = view.policies.start_deadline?;
         if now.state != State::Pending || view.cancel.is_some() {
             return None;
         }
+        if status::is_hopeless(view) {
+            return Some((view.created?, Act::EndForStart));
+        }
+        let deadline = view.policies.start_deadline?;
         return Some((add(view.created?, SignedDuration::try_from(deadline).ok()?), Act::EndForStart));
     };
-    if !now.state.is_final() {
+    if !status::is_over(view) {
         return None;
     }
     let act = match view.policies.finish {

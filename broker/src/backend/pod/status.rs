@@ -31,7 +31,9 @@ pub(super) fn status(view: &View) -> Status {
     };
     let outcome = outcome(view, &verdict);
     let ended = view.deciding().filter_map(|container| container.termination()?.ended).max();
-    let over = view.is_terminal() || never_ran_and_deleted(view);
+    // The kubelet's phase comes a second or two after the last container's end, and says nothing more.
+    let all_ended = view.containers.iter().all(|container| container.termination().is_some());
+    let over = is_over(view) || all_ended || view.released.is_some();
     let state = if over { outcome.state } else { State::Ending };
     Status { state, reason: outcome.message.clone(), outcome: Some(outcome), started, ended }
 }
@@ -46,7 +48,7 @@ enum Verdict {
 fn verdict(view: &View) -> Option<Verdict> {
     let ended = view.deciding().all(|container| container.termination().is_some()) && view.deciding().next().is_some();
     let final_end = ended && (is_last(view) || view.is_terminal());
-    if !final_end && !view.is_terminal() && !never_ran_and_deleted(view) {
+    if !final_end && !is_over(view) {
         return None;
     }
     if final_end && view.decided.is_some() {
@@ -61,9 +63,9 @@ fn verdict(view: &View) -> Option<Verdict> {
     })
 }
 
-/// No kubelet ever had it, and none will.
-fn never_ran_and_deleted(view: &View) -> bool {
-    view.delete_requested.is_some() && view.node.is_empty()
+/// The cluster will do nothing more with it: it is terminal, or was deleted before any kubelet had it.
+pub(super) fn is_over(view: &View) -> bool {
+    view.is_terminal() || (view.delete_requested.is_some() && view.node.is_empty())
 }
 
 /// The containers that have ended will not be started again.
@@ -176,9 +178,11 @@ fn outcome(view: &View, verdict: &Verdict) -> Outcome {
         Verdict::Failed(class) => (State::Failed, Some(*class)),
         Verdict::Cancelled => (State::Cancelled, Some(FailureClass::CancelledByCaller)),
     };
-    let ends = || view.deciding().filter_map(ContainerView::termination);
+    // An end without a beginning is the kubelet's invention for a container that never ran.
+    let ends = || view.deciding().filter_map(ContainerView::termination).filter(|end| end.started.is_some());
     let deciding = ends().find(|end| end.exit_code != 0).or_else(|| ends().next());
     let reason = match deciding {
+        Some(end) if by_itself(class) => end.reason.clone(),
         _ if !view.reason.is_empty() => view.reason.clone(),
         Some(end) => end.reason.clone(),
         None => view.disruption.as_ref().map(|(reason, _)| reason.clone()).unwrap_or_default(),
@@ -191,6 +195,11 @@ fn outcome(view: &View, verdict: &Verdict) -> Outcome {
         containers: view.containers.iter().filter(|container| !container.is_hidden()).map(container_outcome).collect(),
         exit_code: deciding.map(|end| end.exit_code),
     }
+}
+
+/// What the containers did, and not what was done to the pod: what the pod says of itself came later, or is about the rest.
+fn by_itself(class: Option<FailureClass>) -> bool {
+    matches!(class, None | Some(FailureClass::Application | FailureClass::OutOfMemory))
 }
 
 /// What happened, for a person.
@@ -220,7 +229,7 @@ fn sentence(view: &View, class: FailureClass) -> String {
         FailureClass::OutOfMemory => {
             with_container(view, is_out_of_memory, "was killed for using more memory than allowed")
         }
-        _ => with_container(view, |end| end.exit_code != 0, "failed") + &told,
+        _ => with_container(view, |end| end.exit_code != 0, "failed"),
     }
 }
 
@@ -236,7 +245,8 @@ fn with_container(view: &View, is_it: impl Fn(&Termination) -> bool, what: &str)
             let said = if message.is_empty() { String::new() } else { format!(": {message}") };
             format!("container {name} {what} with exit code {}{said}", end.exit_code)
         }
-        None => format!("the pod {what}"),
+        None if view.message.is_empty() => format!("the pod {what}"),
+        None => format!("the pod {what}: {}", view.message),
     }
 }
 
@@ -305,6 +315,13 @@ pub(super) fn is_image_trouble(reason: &str) -> bool {
 /// failure and the pause before the next try, which repeats it.
 pub(super) fn image_trouble(message: &str) -> &str {
     message.split_once("ErrImagePull: ").map_or(message, |(_, cause)| cause)
+}
+
+/// No time will make it start: waiting for a deadline would only waste it.
+pub(super) fn is_hopeless(view: &View) -> bool {
+    view.containers.iter().any(
+        |container| matches!(&container.state, ContainerState::Waiting { reason, .. } if reason == "InvalidImageName"),
+    )
 }
 
 /// The class of an execution that did not start in time.

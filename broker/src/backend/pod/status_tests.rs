@@ -98,10 +98,54 @@ fn exit_codes_decide() {
 }
 
 #[test]
-fn the_outcome_is_told_before_the_pod_is_over() {
-    let status = told(&pod(ended("Running", 4, "Error", BEFORE)));
+fn the_outcome_is_told_while_another_container_still_runs() {
+    let mut ending = pod(ended("Running", 4, "Error", BEFORE));
+    ending["spec"]["initContainers"] = json!([{ "name": "proxy", "restartPolicy": "Always" }]);
+    ending["status"]["initContainerStatuses"] = json!([{
+        "name": "proxy", "state": { "running": { "startedAt": BEFORE } },
+        "restartCount": 0, "image": "", "imageID": "", "ready": true,
+    }]);
+    let status = told(&ending);
     assert_eq!(status.state, State::Ending);
     assert_eq!(status.outcome.unwrap().exit_code, Some(4));
+}
+
+#[test]
+fn it_is_over_when_the_last_container_has_ended_also_before_the_pods_phase_says_so() {
+    assert_eq!(told(&pod(ended("Running", 4, "Error", BEFORE))).state, State::Failed);
+}
+
+#[test]
+fn what_was_decided_does_not_change_when_the_rest_is_ended() {
+    let before = told(&pod(ended("Running", 4, "Error", BEFORE))).outcome.unwrap();
+    let mut after = pod(ended("Failed", 4, "Error", BEFORE));
+    after["status"]["reason"] = json!("DeadlineExceeded");
+    after["status"]["message"] = json!("Pod was active on the node longer than the specified deadline");
+    let after = annotate(after, "podbroker.io/decided-at", &json!(LATER));
+    assert_eq!(told(&after).outcome.unwrap(), before);
+}
+
+#[test]
+fn the_end_of_a_container_that_never_ran_has_no_exit_code() {
+    let mut never = pod(json!({ "phase": "Failed", "reason": "DeadlineExceeded", "containerStatuses": [{
+        "name": "base", "restartCount": 0, "image": "", "imageID": "", "ready": false,
+        "state": { "terminated": { "exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": null } },
+    }] }));
+    never = cancelled(never, "IMAGE_PULL", BEFORE);
+    assert_eq!(class_of(&never), (State::Failed, Some(FailureClass::ImagePull), None));
+}
+
+#[test]
+fn an_image_name_that_can_be_none_is_hopeless() {
+    let waiting = |reason: &str| {
+        let pod = pod(json!({ "phase": "Pending", "containerStatuses": [{
+            "name": "base", "state": { "waiting": { "reason": reason, "message": "no" } },
+            "restartCount": 0, "image": "", "imageID": "", "ready": false,
+        }] }));
+        View::of(&serde_json::from_value(pod).unwrap()).unwrap()
+    };
+    assert!(is_hopeless(&waiting("InvalidImageName")));
+    assert!(!is_hopeless(&waiting("ErrImagePull")));
 }
 
 #[test]

@@ -19,8 +19,8 @@ use crate::backend::{Origin, Submitted};
 use crate::error::Error;
 use crate::execution::{Address, Execution, State, Submit, SubmitMode, Tenant, spec_digest};
 
-/// How long one call tries. Its caller has a deadline too, and repeats the call.
-const TRY_FOR: Duration = Duration::from_secs(20);
+/// How long one call tries. Its caller has a deadline too, and repeats the call; this is for a lost answer.
+const TRY_FOR: Duration = Duration::from_secs(8);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
