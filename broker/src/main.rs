@@ -190,12 +190,12 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
 
 /// The error with its causes, each on a line, once.
 fn report(failure: &Failure) {
-    let mut text = format!("podbroker: {failure}");
+    let mut chain = vec![format!("podbroker: {failure}")];
     let mut cause = std::error::Error::source(failure);
     while let Some(error) = cause {
-        text += &format!("\n  because {error}");
+        chain.push(format!("  because {error}"));
         cause = error.source();
     }
     // There is nobody left to tell that this failed.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", chain.join("\n"));
 }

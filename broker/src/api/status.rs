@@ -20,6 +20,8 @@ const DOMAIN: &str = "podbroker.io";
 const MAX_MESSAGE: usize = 1024;
 const MAX_VIOLATIONS: usize = 8;
 const MAX_VIOLATION: usize = 256;
+/// What a cluster says may be as long as it likes.
+const MAX_LOGGED: usize = 16 << 10;
 
 /// How an error is said on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,5 +143,5 @@ pub(super) fn chain(error: &Error) -> String {
         let _ = write!(text, ": {error}");
         cause = error.source();
     }
-    text
+    cut(text, MAX_LOGGED)
 }

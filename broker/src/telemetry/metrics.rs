@@ -122,13 +122,9 @@ struct Targets(Registry);
 
 impl Collector for Targets {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Whether the watch of a target is in step with its cluster";
-        let mut family = encoder.encode_descriptor(
-            "podbroker_target_serving",
-            help,
-            None,
-            prometheus_client::metrics::MetricType::Gauge,
-        )?;
+        let help = "Whether the watch of a target is in step with its cluster.";
+        let mut family =
+            encoder.encode_descriptor("target_serving", help, None, prometheus_client::metrics::MetricType::Gauge)?;
         for target in self.0.all() {
             let serving = i64::from(target.backend.health() == Health::Serving);
             let labels = [("target", target.name.as_str())];
