@@ -1,0 +1,150 @@
+"""Every example in the README and the pages, executed as it stands: a page that is wrong fails here.
+
+Shell blocks run in order in one shell per page, against a broker whose target has the name that `podbroker serve` gives
+its only one. Changed are the image, where the cluster is ours and has no registry, and the port, which must be free.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import yaml
+
+import podbroker
+from e2e.broker import program
+from e2e.following import follow
+from e2e.manifests import IMAGE, shell
+from e2e.wire import Wire
+
+if TYPE_CHECKING:
+    from e2e.broker import Broker, Brokers
+    from e2e.site import Namespace, Site
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+#: The target that the pages name.
+TARGET: Final = "default"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def script(page: Path, broker: Broker) -> str:
+    """The page's shell blocks as one script that stops at the first failure."""
+    lines = "\n".join(blocks(page, "sh"))
+    # The broker runs already; `grpcurl` is judged by a test of its own, and its execution is there for what follows.
+    lines = lines.replace("podbroker serve &\n", "")
+    lines = re.sub(r"^grpcurl .*?/SubmitExecution$", "", lines, flags=re.MULTILINE | re.DOTALL)
+    return f"set -euo pipefail\n{lines.replace('busybox:1.37', IMAGE).replace('50051', str(broker.port))}"
+
+
+@pytest.fixture
+def broker(namespace: Namespace, brokers: Brokers) -> Broker:
+    """A broker as the pages have it."""
+    return brokers.start(namespace=namespace, target=TARGET, instance="default")
+
+
+def first_call(broker: Broker) -> None:
+    """Makes the README's gRPC call."""
+    call = next(block for block in blocks(ROOT / "README.md", "sh") if block.startswith("grpcurl"))
+    words = shlex.split(call.split("\n\n")[0].replace("busybox:1.37", IMAGE))
+    assert words[:3] == ["grpcurl", "-plaintext", "-d"]
+    assert words[5].startswith("podbroker.v1.BrokerService/")
+    with Wire(broker.port) as wire:
+        wire.call(words[5].partition("/")[2], yaml.safe_load(words[3]))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_a_page_run_as_they_stand(
+    page: Path, broker: Broker, namespace: Namespace, site: Site, tmp_path: Path
+) -> None:
+    if not blocks(page, "sh"):
+        assert page.name == "performance.md", "a page without an example says nothing that can be tried"
+        return
+    if page.name == "README.md":
+        first_call(broker)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "podbroker").symlink_to(program())
+    kubectl = shlex.join([*site.cluster.kubectl_command(), "--namespace", namespace.name])
+    (tools / "kubectl").write_text(f'#!/bin/sh\nexec {kubectl} "$@"\n')
+    (tools / "kubectl").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", script(page, broker)],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PODBROKER_ADDRESS": broker.address},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    if page.name == "README.md":
+        assert "exit code 3" in done.stdout
+        assert "hello over gRPC" in done.stdout
+    if page.name == "executions.md":
+        assert '{"rows": 42}' in done.stdout
+
+
+def test_the_readmes_dag_is_a_dag(tmp_path: Path) -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    (tmp_path / "hello.py").write_text(code)
+    # A DAG that is made in a `with` needs no name of its own, so it is looked for among all objects.
+    look = (
+        "import gc, runpy, sys; from airflow.sdk import DAG; kept = runpy.run_path(sys.argv[1]); "
+        "print('tasks:', *[task for it in gc.get_objects() if isinstance(it, DAG) for task in it.task_ids])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", look, tmp_path / "hello.py"],
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "tasks: hello" in done.stdout, done.stderr
+
+
+def test_the_role_that_is_shipped_is_enough(site: Site, brokers: Brokers) -> None:
+    if not site.is_own:
+        assert (ROOT / "k8s/remote/role.yaml").exists()
+        return
+    files = [yaml.safe_load((ROOT / "k8s/remote" / name).read_text()) for name in ("role.yaml", "role-binding.yaml")]
+    namespace = files[0]["metadata"]["namespace"]
+    user = files[1]["subjects"][0]["name"]
+    # As it is applied by hand: the files as they are, into the namespace of their own.
+    site.cluster.kubectl("apply", "-f", str(ROOT / "k8s/remote"))
+    try:
+        broker = brokers.start(
+            namespace=namespace,
+            kubeconfig=site.cluster.user(user, groups=("nobody-special",)),
+        )
+        client = broker.client()
+        assert [one for one in client.check("local") if one.status != podbroker.CheckStatus.PASSED] == []
+        submission = client.submit(
+            target="local",
+            execution_id="role",
+            pod=shell("mkdir -p /airflow/xcom; echo 1 > /airflow/xcom/return.json; echo hi"),
+            policies=podbroker.Policies(result=podbroker.ResultSource.SIDECAR),
+        )
+        story = follow(client, submission.execution.name)
+        assert story.text() == ["hi"]
+        client.release(submission.execution.name)
+        second = client.submit(target="local", execution_id="role-2", pod=shell("sleep 600"))
+        client.cancel(second.execution.name, reason="enough")
+        assert follow(client, second.execution.name).end.state is podbroker.ExecutionState.CANCELLED
+    finally:
+        finalizers = '{"metadata":{"finalizers":null}}'
+        for pod in site.cluster.kubectl("get", "pods", "-n", namespace, "-o", "name").split():
+            site.cluster.kubectl("patch", pod, "-n", namespace, "--type", "merge", "-p", finalizers)
+        site.cluster.kubectl("delete", "namespace", namespace, "--wait=true")
