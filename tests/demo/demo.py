@@ -72,7 +72,7 @@ What you have seen
   {broker.address} for one pod at the target "demo" and followed it: the lines above came from the container
   as it wrote them, and the value came out of its file /airflow/xcom/return.json.
   The pod was {pod["metadata"]["name"]}
-  in the namespace {namespace.name}, on the node {pod["spec"]["nodeName"]}, and ended as {pod["status"]["phase"]}.
+  in the namespace {namespace.name}, on the node {pod["spec"]["nodeName"]}.
   Airflow has no kubeconfig and no credential of that cluster; only the broker has.
 
   The DAG:   dags/remote_kpo.py

@@ -89,12 +89,15 @@ def test_every_line_arrives_once_although_the_api_server_breaks_again_and_again(
         client = brokers.start(namespace=namespace, api_server=proxy).client()
         name = client.submit(target=TARGET, execution_id="api", pod=shell(SLOW)).execution.name
         story = Story()
+        cuts = 0
         with client.watch(name) as watch:
             for number in range(40, 400, 40):
                 collect(watch, story, has_line(f"line {number}"), within=90)
-                assert proxy.cut() > 0
+                # None is open while the broker waits before it tries again; lines may still be on their way then.
+                cuts += proxy.cut()
             collect(watch, story, ended, within=90)
 
+    assert cuts >= 5
     assert story.text() == SLOW_LINES
     assert not story.gaps
 

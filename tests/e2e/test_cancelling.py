@@ -88,7 +88,8 @@ def test_cancel_after_the_end_changes_nothing(client: Client) -> None:
 
     answer = client.cancel(name)
 
-    assert answer.state is ExecutionState.SUCCEEDED
+    assert answer.outcome == before
+    assert answer.cancel is None
     assert follow(client, name).outcome == before
 
 

@@ -10,21 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from podbroker import ExecutionState
 
 from e2e.broker import program
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import IMAGE, UNTIL_TOLD, container, numbered, pod, shell
 from e2e.waiting import wait_for
+from podbroker import ExecutionState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from podbroker import Client
-
     from e2e.broker import Broker, Brokers
     from e2e.site import Namespace
+    from podbroker import Client
 
 TARGET = "local"
 
@@ -115,16 +114,14 @@ def test_run_quietly_prints_only_the_result(run: Shell) -> None:
     [
         (["--run-deadline", "2s", "--image", IMAGE, "--", "sleep", "60"], 124),
         (["--start-deadline", "5s", "--image", "podbroker.test/not-there:1"], 125),
-        (["--image", "not a valid image name"], 125),
+        (["--start-deadline", "3s", "--image", "not a valid image name"], 125),
         (["--target", "nowhere", "--image", IMAGE], 125),
         (["--id", "a/b", "--image", IMAGE], 125),
         (["-f", "/not/there.yaml"], 125),
         (["--no-such-flag"], 2),
     ],
 )
-def test_run_says_what_went_wrong_and_exits_with_the_code_for_it(
-    run: Shell, arguments: list[str], code: int
-) -> None:
+def test_run_says_what_went_wrong_and_exits_with_the_code_for_it(run: Shell, arguments: list[str], code: int) -> None:
     done = run("run", *arguments)
 
     assert done.returncode == code, done.stderr
@@ -200,8 +197,8 @@ def test_list_get_targets_info_and_check_speak_json(run: Shell, client: Client) 
 
     listed = [json.loads(line) for line in run("list", "-o", "json").stdout.splitlines()]
     assert [one["name"] for one in listed] == names
-    failed = run("list", "--state", "failed", "-o", "json").stdout.splitlines()
-    assert len(failed) == 2
+    # The watch knows the end a moment before the kubelet has called the pod failed.
+    wait_for("both to be failed", lambda: len(run("list", "--state", "failed", "-o", "json").stdout.splitlines()) == 2)
     assert len(run("list", "-l", "n=1", "-o", "json").stdout.splitlines()) == 1
     got = json.loads(run("get", f"{TARGET}/list-2", "-o", "json").stdout)
     assert got["outcome"]["exit_code"] == 2

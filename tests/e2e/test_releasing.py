@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import podbroker
+from e2e.broker import Brokers
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, container, pod, shell
 from e2e.site import FINALIZER
@@ -15,34 +17,126 @@ from e2e.waiting import wait_for
 from podbroker import FinishAction, Policies
 
 if TYPE_CHECKING:
-    from e2e.broker import Brokers
-    from e2e.site import Namespace
+    from collections.abc import Iterator
+
+    from e2e.site import Namespace, Site
     from podbroker import Client
 
 TARGET = "local"
 #: Seconds: nothing is deleted before `submit_before` plus what clocks may differ by.
-GONE = 150.0
+GONE = 180.0
 
 
-def _soon() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=8)
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """An execution that was followed to its end and released."""
+
+    submission: podbroker.Submission
+    cursor: bytes
+    answer: podbroker.Execution
+
+    @property
+    def name(self) -> str:
+        return self.submission.execution.name
+
+    @property
+    def pod(self) -> str:
+        return self.submission.execution.attempts[0].pod_name
 
 
-def test_a_released_execution_is_deleted_and_then_expired(namespace: Namespace, client: Client) -> None:
-    submission = client.submit(target=TARGET, execution_id="gone", pod=shell("echo hi"), submit_before=_soon())
-    name = submission.execution.name
-    story = follow(client, name)
-    assert FINALIZER in namespace.only_pod["metadata"]["finalizers"]
+CASES: dict[str, tuple[dict[str, Any], FinishAction | None]] = {
+    "default": (shell("echo hi"), None),
+    "failed": (shell("exit 1"), FinishAction.DELETE),
+    "keep-succeeded": (shell("true"), FinishAction.KEEP),
+    "keep-failed": (shell("exit 1"), FinishAction.KEEP),
+    "succeeded-of-two": (shell("true"), FinishAction.DELETE_SUCCEEDED),
+    "failed-of-two": (shell("exit 1"), FinishAction.DELETE_SUCCEEDED),
+    "still-running": (pod(container("main", "true"), container("beside", UNTIL_TOLD)), None),
+}
 
-    released = client.release(name, claim=submission.claim)
-    assert released.release_time is not None
-    wait_for("the pod to be gone", lambda: not namespace.pods, within=GONE)
 
-    with pytest.raises(podbroker.NotFoundError):
-        client.get(name)
-    with pytest.raises(podbroker.ExpiredError), client.watch(name, cursor=story.events[0].cursor) as watch:
+@pytest.fixture(scope="module")
+def shared(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Namespace, Client]]:
+    """One namespace and broker for all that has to wait for its `submit_before`, so that they wait together."""
+    brokers = Brokers(site=site, folder=tmp_path_factory.mktemp("releasing"))
+    with site.namespace() as namespace:
+        try:
+            broker = brokers.start(namespace=namespace)
+            yield namespace, broker.client()
+            assert "panicked" not in broker.log
+        finally:
+            print(brokers.show())
+            brokers.close()
+
+
+@pytest.fixture(scope="module")
+def released(shared: tuple[Namespace, Client]) -> dict[str, Released]:
+    """All cases, each released as soon as it has ended."""
+    namespace, client = shared
+    submit_before = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=15)
+    submissions = {
+        key: client.submit(
+            target=TARGET,
+            execution_id=key,
+            pod=manifest,
+            submit_before=submit_before,
+            policies=Policies(
+                finish=action, deciding_containers=("main",), drain_deadline=datetime.timedelta(seconds=2)
+            ),
+        )
+        for key, (manifest, action) in CASES.items()
+    }
+    found = {}
+    for key, submission in submissions.items():
+        story = follow(client, submission.execution.name)
+        there = namespace.pod(submission.execution.attempts[0].pod_name)
+        assert there is not None
+        assert FINALIZER in there["metadata"]["finalizers"]
+        answer = client.release(submission.execution.name, claim=submission.claim)
+        assert answer.release_time is not None
+        found[key] = Released(submission=submission, cursor=story.events[0].cursor, answer=answer)
+    return found
+
+
+@pytest.mark.parametrize("case", ["default", "failed", "succeeded-of-two", "still-running"])
+def test_a_released_execution_is_deleted(
+    shared: tuple[Namespace, Client], released: dict[str, Released], case: str
+) -> None:
+    namespace, _ = shared
+
+    wait_for("the pod to be gone", lambda: namespace.pod(released[case].pod) is None, within=GONE)
+
+
+def test_a_deleted_execution_has_expired_for_who_has_a_cursor_and_is_unknown_to_others(
+    shared: tuple[Namespace, Client], released: dict[str, Released]
+) -> None:
+    namespace, client = shared
+    gone = released["default"]
+    wait_for("the pod to be gone", lambda: namespace.pod(gone.pod) is None, within=GONE)
+
+    with pytest.raises(podbroker.NotFoundError) as unknown:
+        client.get(gone.name)
+    assert unknown.value.reason == "NO_SUCH_EXECUTION"
+    with pytest.raises(podbroker.ExpiredError), client.watch(gone.name, cursor=gone.cursor) as watch:
         next(watch)
-    assert client.list(TARGET).executions == ()
+    assert gone.name not in {execution.name for execution in client.list(TARGET).executions}
+
+
+@pytest.mark.parametrize("case", ["keep-succeeded", "keep-failed", "failed-of-two"])
+def test_a_pod_that_is_kept_has_no_finalizer(
+    shared: tuple[Namespace, Client], released: dict[str, Released], case: str
+) -> None:
+    namespace, _ = shared
+    name = released[case].pod
+
+    def is_free() -> bool:
+        kept = namespace.pod(name)
+        assert kept is not None
+        return not kept["metadata"].get("finalizers")
+
+    wait_for("the finalizer to go", is_free, within=GONE)
+    namespace.delete_pod(name)
+    wait_for("kubectl delete to work", lambda: namespace.pod(name) is None)
 
 
 def test_nothing_is_deleted_before_submit_before(namespace: Namespace, client: Client) -> None:
@@ -54,58 +148,6 @@ def test_nothing_is_deleted_before_submit_before(namespace: Namespace, client: C
     again = client.submit(target=TARGET, execution_id="early", pod=shell("true"))
     assert not again.created
     assert len(namespace.pods) == 1
-
-
-@pytest.mark.parametrize(
-    ("action", "code"), [(FinishAction.KEEP, 0), (FinishAction.KEEP, 1), (FinishAction.DELETE_SUCCEEDED, 1)]
-)
-def test_a_pod_that_is_kept_has_no_finalizer(
-    namespace: Namespace, client: Client, action: FinishAction, code: int
-) -> None:
-    submission = client.submit(
-        target=TARGET,
-        execution_id="kept",
-        pod=shell(f"exit {code}"),
-        submit_before=_soon(),
-        policies=Policies(finish=action),
-    )
-    follow(client, submission.execution.name)
-
-    client.release(submission.execution.name)
-
-    wait_for("the finalizer to go", lambda: not namespace.only_pod["metadata"].get("finalizers"), within=GONE)
-    namespace.delete_pod(namespace.only_pod["metadata"]["name"])
-    wait_for("kubectl delete to work", lambda: not namespace.pods)
-
-
-def test_delete_succeeded_deletes_what_succeeded(namespace: Namespace, client: Client) -> None:
-    submission = client.submit(
-        target=TARGET,
-        execution_id="succeeded",
-        pod=shell("true"),
-        submit_before=_soon(),
-        policies=Policies(finish=FinishAction.DELETE_SUCCEEDED),
-    )
-    follow(client, submission.execution.name)
-
-    client.release(submission.execution.name)
-
-    wait_for("the pod to be gone", lambda: not namespace.pods, within=GONE)
-
-
-def test_release_ends_what_still_runs(namespace: Namespace, client: Client) -> None:
-    submission = client.submit(
-        target=TARGET,
-        execution_id="still",
-        pod=pod(container("main", "true"), container("beside", UNTIL_TOLD)),
-        submit_before=_soon(),
-        policies=Policies(deciding_containers=("main",), drain_deadline=datetime.timedelta(seconds=1)),
-    )
-    follow(client, submission.execution.name)
-
-    client.release(submission.execution.name)
-
-    wait_for("the pod to be gone", lambda: not namespace.pods, within=GONE)
 
 
 def test_release_twice_is_release_once(client: Client) -> None:
@@ -132,7 +174,8 @@ def test_release_of_what_still_runs_is_refused(client: Client) -> None:
 def test_a_release_is_carried_out_by_the_next_broker(namespace: Namespace, brokers: Brokers) -> None:
     broker = brokers.start(namespace=namespace)
     client = broker.client()
-    submission = client.submit(target=TARGET, execution_id="next", pod=shell("true"), submit_before=_soon())
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=8)
+    submission = client.submit(target=TARGET, execution_id="next", pod=shell("true"), submit_before=soon)
     follow(client, submission.execution.name)
     client.release(submission.execution.name)
     broker.kill()
