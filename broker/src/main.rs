@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use podbroker::auth::Token;
 use podbroker::config::{Config, ConfigError, EXAMPLE, Listen};
+use podbroker::execution::Tenant;
 use podbroker::server::{self, Ended, ServeError};
 use podbroker::telemetry::{self, LogFormat, LogLevel};
 use thiserror::Error;
@@ -84,7 +85,10 @@ struct TokenCommand {
     subject: String,
     /// Whose executions it is to see
     #[arg(long, default_value = "default")]
-    tenant: String,
+    tenant: Tenant,
+    /// A target that it may use, or * for every one; may be given several times
+    #[arg(long = "target", value_name = "NAME")]
+    targets: Vec<String>,
 }
 
 #[derive(Debug, Error)]
@@ -159,21 +163,16 @@ fn check(file: &std::path::Path) -> Result<ExitCode, Failure> {
 }
 
 fn print_token(command: &TokenCommand) -> Result<ExitCode, Failure> {
+    let TokenCommand { subject, tenant, targets } = command;
     let token = Token::random();
-    let snippet = format!(
-        "{}\n\n# Add to the configuration, and choose the targets that it may use:\n[[tokens]]\nsha256 = \"{}\"\n\
-         subject = {}\ntenant = {}\ntargets = [\"*\"]\n",
+    // JSON's strings and lists of strings are TOML's, too.
+    let (subject, targets) = (serde_json::json!(subject), serde_json::json!(targets));
+    print(&format!(
+        "{}\n\n# Add to the configuration. It may use no other targets than those of the last line.\n[[tokens]]\n\
+         sha256 = \"{}\"\nsubject = {subject}\ntenant = \"{tenant}\"\ntargets = {targets}\n",
         token.expose(),
         token.digest(),
-        quoted(&command.subject),
-        quoted(&command.tenant),
-    );
-    print(&snippet)
-}
-
-/// JSON's strings are TOML's basic strings.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    ))
 }
 
 fn completion(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {

@@ -123,11 +123,12 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
     Ok(ended)
 }
 
-async fn drain(serving: JoinHandle<Result<(), TransportError>>, limits: &Limits, signals: &mut Signals) -> Ended {
+async fn drain(mut serving: JoinHandle<Result<(), TransportError>>, limits: &Limits, signals: &mut Signals) -> Ended {
     tokio::select! {
-        done = tokio::time::timeout(limits.drain, serving) => {
+        done = tokio::time::timeout(limits.drain, &mut serving) => {
             if done.is_err() {
                 warn!(limit = ?limits.drain, "some calls did not end in time and are cut");
+                serving.abort();
             }
             Ended::Drained
         }

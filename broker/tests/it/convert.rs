@@ -1,9 +1,19 @@
-//! Requests that are wrong: each is refused with the name of its field and reaches no backend.
+//! Requests that are wrong: each is refused with the name of its field and reaches no backend. And what an execution and
+//! its events look like on the wire.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use podbroker::execution::{
+    CancelIntent, Completeness, ContainerOutcome, ContainerRole, Cursor, Event, EventKind, FailureClass, FinishAction,
+    Gap, GapReason, Instance, NoResult, Notice, Outcome, ResultSource, Severity, State,
+};
 use podbroker_proto::v1 as wire;
 use tonic::{Code, Status};
+use wire::event::Event as Kind;
 
-use crate::world::{World, by_name, fields, name, pod, reason, submit_request};
+use crate::scripted::execution;
+use crate::world::{World, by_name, fields, name, pod, reason, submit_request, watch_request};
 
 type Change = fn(&mut wire::SubmitExecutionRequest);
 
@@ -184,4 +194,206 @@ async fn the_other_calls_name_their_fields_too() {
         assert_eq!(fields(&status), [field], "{status:?}");
     }
     assert!(world.alpha.seen().is_empty());
+}
+
+fn moment(seconds: i64, nanos: i32) -> Option<jiff::Timestamp> {
+    Some(jiff::Timestamp::new(seconds, nanos).unwrap())
+}
+
+fn wire_moment(seconds: i64, nanos: i32) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds, nanos })
+}
+
+fn outcome() -> Outcome {
+    let container = ContainerOutcome {
+        container: "base".to_owned(),
+        role: ContainerRole::Deciding,
+        exit_code: Some(137),
+        signal: Some(9),
+        reason: "OOMKilled".to_owned(),
+        message: "too much".to_owned(),
+        restarts: 2,
+        started: moment(10, 0),
+        ended: moment(20, 0),
+    };
+    Outcome {
+        state: State::Failed,
+        class: Some(FailureClass::OutOfMemory),
+        reason: "OOMKilled".to_owned(),
+        message: "killed for memory".to_owned(),
+        containers: vec![container],
+        exit_code: Some(137),
+    }
+}
+
+fn wire_outcome() -> wire::Outcome {
+    let container = wire::ContainerOutcome {
+        container: "base".to_owned(),
+        role: wire::ContainerRole::Deciding.into(),
+        exit_code: Some(137),
+        signal: Some(9),
+        reason: "OOMKilled".to_owned(),
+        message: "too much".to_owned(),
+        restart_count: 2,
+        start_time: wire_moment(10, 0),
+        end_time: wire_moment(20, 0),
+    };
+    wire::Outcome {
+        state: wire::ExecutionState::Failed.into(),
+        failure_class: wire::FailureClass::OutOfMemory.into(),
+        reason: "OOMKilled".to_owned(),
+        message: "killed for memory".to_owned(),
+        containers: vec![container],
+        exit_code: Some(137),
+    }
+}
+
+/// What a watcher of `x` at `alpha` is told.
+async fn told(world: &World, kind: EventKind) -> wire::event::Event {
+    let events = world.alpha.expect_watch("x");
+    let mut stream = world.client().await.watch_execution(watch_request("alpha", "x")).await.unwrap().into_inner();
+    events.send(Ok(Event { cursor: Cursor::start("h".to_owned()), kind })).await.unwrap();
+    stream.message().await.unwrap().unwrap().event.unwrap().event.unwrap()
+}
+
+#[tokio::test]
+async fn an_execution_says_everything_that_is_known_of_it() {
+    let world = World::new();
+    let mut known = execution("alpha", "default", "x");
+    known.labels.insert("team".to_owned(), "data".to_owned());
+    known.state = State::Ending;
+    known.state_reason = "lines are on their way".to_owned();
+    known.outcome = Some(outcome());
+    known.created = moment(1, 5);
+    known.started = moment(2, 6);
+    known.ended = moment(-1, -500_000_000);
+    known.released = moment(4, 8);
+    known.pod_json = Some(b"{}".to_vec());
+    known.policies.start_deadline = Some(Duration::from_millis(1500));
+    known.policies.finish = FinishAction::DeleteSucceeded;
+    known.policies.result = ResultSource::TerminationMessage;
+    known.policies.deciding_containers = vec!["base".to_owned()];
+    known.cancel = Some(CancelIntent {
+        by: "me".to_owned(),
+        reason: "enough".to_owned(),
+        class: FailureClass::CancelledByCaller,
+        at: moment(3, 7).unwrap(),
+    });
+
+    let Kind::End(wire::End { execution: Some(said) }) = told(&world, EventKind::End(Box::new(known.clone()))).await
+    else {
+        panic!()
+    };
+
+    let expected = wire::Execution {
+        name: "targets/alpha/executions/x".to_owned(),
+        execution_id: "x".to_owned(),
+        target: "alpha".to_owned(),
+        tenant: "default".to_owned(),
+        labels: [("team".to_owned(), "data".to_owned())].into(),
+        state: wire::ExecutionState::Ending.into(),
+        state_reason: "lines are on their way".to_owned(),
+        outcome: Some(wire_outcome()),
+        attempts: vec![wire::Attempt {
+            number: 1,
+            state: wire::ExecutionState::Running.into(),
+            pod_name: known.address.pod_name(1),
+            pod_namespace: "pods".to_owned(),
+            pod_uid: "uid".to_owned(),
+            node_name: "node".to_owned(),
+            batch_job_id: String::new(),
+        }],
+        policies: Some(wire::Policies {
+            deadlines: Some(wire::Deadlines { start: length(1, 500_000_000), run: None }),
+            finish: Some(wire::FinishPolicy {
+                action: wire::FinishAction::DeleteSucceeded.into(),
+                ttl: length(86_400, 0),
+            }),
+            result: Some(wire::ResultPolicy { source: wire::ResultSource::TerminationMessage.into(), max_bytes: 1 }),
+            deciding_containers: vec!["base".to_owned()],
+            infra_retry: None,
+            orphan: None,
+            drain_deadline: length(30, 0),
+        }),
+        create_time: wire_moment(1, 5),
+        start_time: wire_moment(2, 6),
+        // The wire counts nanoseconds forward.
+        end_time: wire_moment(-2, 500_000_000),
+        spec_digest: "d".repeat(64),
+        cancel: Some(wire::CancelIntent {
+            requested_by: "me".to_owned(),
+            reason: "enough".to_owned(),
+            failure_class: wire::FailureClass::CancelledByCaller.into(),
+            request_time: wire_moment(3, 7),
+        }),
+        release_time: wire_moment(4, 8),
+        pod_json: b"{}".to_vec(),
+    };
+    assert_eq!(said, expected);
+}
+
+#[tokio::test]
+async fn every_other_kind_of_event_says_what_happened() {
+    let world = World::new();
+    let instance = || Instance { attempt: 3, container: "side".to_owned(), restart: 4, role: ContainerRole::Sidecar };
+    let wire_instance = || {
+        let role = wire::ContainerRole::Sidecar.into();
+        Some(wire::ContainerInstance { attempt: 3, container: "side".to_owned(), restart: 4, role })
+    };
+    let attempt = execution("alpha", "default", "x").attempts.remove(0);
+
+    let Kind::AttemptStarted(said) = told(&world, EventKind::AttemptStarted(attempt.clone())).await else { panic!() };
+    let wire_attempt = said.attempt;
+    assert_eq!(wire_attempt.as_ref().unwrap().pod_name, attempt.pod_name);
+    assert_eq!(
+        told(&world, EventKind::AttemptEnded(attempt, outcome())).await,
+        Kind::AttemptEnded(wire::AttemptEnded { attempt: wire_attempt, outcome: Some(wire_outcome()) })
+    );
+    let gap = Gap {
+        instance: instance(),
+        reason: GapReason::ResumeAmbiguous,
+        after: moment(1, 0),
+        before: moment(2, 0),
+        lines_at_least: u64::MAX,
+        message: "who knows".to_owned(),
+    };
+    assert_eq!(
+        told(&world, EventKind::LogGap(gap)).await,
+        Kind::LogGap(wire::LogGap {
+            instance: wire_instance(),
+            reason: wire::GapReason::ResumeAmbiguous.into(),
+            after: wire_moment(1, 0),
+            before: wire_moment(2, 0),
+            lines_at_least: i64::MAX,
+            message: "who knows".to_owned(),
+        })
+    );
+    for (completeness, complete) in [(Completeness::Complete, true), (Completeness::Cut, false)] {
+        assert_eq!(
+            told(&world, EventKind::LogStreamEnd(instance(), completeness)).await,
+            Kind::LogStreamEnd(wire::LogStreamEnd { instance: wire_instance(), complete })
+        );
+    }
+    let notice = Notice { code: "UNSCHEDULABLE", message: "no node".to_owned(), severity: Severity::Warning };
+    assert_eq!(
+        told(&world, EventKind::Notice(notice)).await,
+        Kind::Notice(wire::Notice {
+            code: "UNSCHEDULABLE".to_owned(),
+            message: "no node".to_owned(),
+            severity: wire::NoticeSeverity::Warning.into(),
+        })
+    );
+    for (value, content, problem) in [
+        (Ok(Bytes::from_static(b"1")), b"1".as_slice(), ""),
+        (Err(NoResult::Missing("missing".to_owned())), b"".as_slice(), "missing"),
+    ] {
+        assert_eq!(
+            told(&world, EventKind::Result(ResultSource::Sidecar, value)).await,
+            Kind::Result(wire::Result {
+                source: wire::ResultSource::Sidecar.into(),
+                content: content.to_vec(),
+                problem: problem.to_owned(),
+            })
+        );
+    }
 }

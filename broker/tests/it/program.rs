@@ -13,8 +13,10 @@ use podbroker_proto::v1::broker_service_client::BrokerServiceClient;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::Endpoint;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 /// A broken test ends; nothing waits for this on a good day.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -39,6 +41,18 @@ impl Place {
 
     fn socket(&self) -> String {
         format!("unix:{}", self.path("s").display())
+    }
+
+    /// Writes a configuration with the target `t` and says the port for probes: one that was free a moment ago, since the
+    /// program chooses none by itself.
+    fn configure(&self) -> u16 {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:{port}\"\n[[targets]]\nname = \"t\"\n\
+             kind = \"kubeconfig\"\nkubeconfig = \"kubeconfig\"\n"
+        );
+        std::fs::write(self.path("c.toml"), config).unwrap();
+        port
     }
 
     /// Nothing of the machine that runs the test is to be seen.
@@ -140,27 +154,46 @@ async fn without_anything_it_says_what_is_missing() {
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once_with_another_code() {
     let place = Place::new();
-    let mut broker = place.serve(&["--listen", "127.0.0.1:0"]).await;
-    // An open connection that never says anything holds the drain.
-    let mut open = tokio::net::TcpStream::connect(&broker.address).await.unwrap();
-    open.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    let endpoint = Endpoint::from_shared(format!("http://{}", broker.address)).unwrap();
-    let mut health = tonic_health::pb::health_client::HealthClient::new(endpoint.connect().await.unwrap());
-    let request = tonic_health::pb::HealthCheckRequest::default();
-    health.check(request).await.unwrap();
+    let admin = place.configure();
+    let mut broker = place.serve(&["--config", "c.toml"]).await;
+    // A reflection stream that its client keeps open holds the drain.
+    let channel = Endpoint::from_shared(format!("http://{}", broker.address)).unwrap().connect().await.unwrap();
+    let mut reflection = ServerReflectionClient::new(channel);
     let (asks, requests) = tokio::sync::mpsc::channel(1);
-    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
-    let mut reflection = tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient::new(
-        Endpoint::from_shared(format!("http://{}", broker.address)).unwrap().connect().await.unwrap(),
-    );
-    let answers = reflection.server_reflection_info(requests).await.unwrap();
+    let answers = reflection.server_reflection_info(ReceiverStream::new(requests)).await.unwrap();
+    assert!(get(admin, "/readyz").await.starts_with("HTTP/1.1 200"));
 
     broker.signal(Signal::SIGINT);
     broker.until_it_says("draining").await;
+    // The log event comes first.
+    while get(admin, "/readyz").await.starts_with("HTTP/1.1 200") {}
+    assert!(get(admin, "/readyz").await.starts_with("HTTP/1.1 503"));
+    assert!(get(admin, "/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(Endpoint::from_shared(format!("http://{}", broker.address)).unwrap().connect().await.is_err());
     broker.signal(Signal::SIGTERM);
 
     assert_eq!(broker.ended().await.code(), Some(1));
-    drop((asks, answers, open));
+    drop((asks, answers));
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut_at_the_drain_limit() {
+    let place = Place::new();
+    place.configure();
+    let mut config = std::fs::read_to_string(place.path("c.toml")).unwrap();
+    config.push_str("[limits]\ndrain = \"1s\"\n");
+    std::fs::write(place.path("c.toml"), config).unwrap();
+    let mut broker = place.serve(&["--config", "c.toml"]).await;
+    let channel = Endpoint::from_shared(format!("http://{}", broker.address)).unwrap().connect().await.unwrap();
+    let mut reflection = ServerReflectionClient::new(channel);
+    let (asks, requests) = tokio::sync::mpsc::channel(1);
+    let answers = reflection.server_reflection_info(ReceiverStream::new(requests)).await.unwrap();
+
+    broker.signal(Signal::SIGTERM);
+
+    broker.until_it_says("did not end in time").await;
+    assert_eq!(broker.ended().await.code(), Some(0));
+    drop((asks, answers));
 }
 
 #[tokio::test]
@@ -217,8 +250,10 @@ async fn a_flag_cannot_open_what_the_configuration_may_not() {
 #[tokio::test]
 async fn tokens_let_in_their_callers_and_nobody_else() {
     let place = Place::new();
-    let printed =
-        String::from_utf8(place.output(&["token", "--subject", "me", "--tenant", "us"]).await.stdout).unwrap();
+    let printed = String::from_utf8(
+        place.output(&["token", "--subject", "me \"x\"", "--tenant", "us", "--target", "t"]).await.stdout,
+    )
+    .unwrap();
     let (token, snippet) = printed.split_once('\n').unwrap();
     let config = format!(
         "listen = \"127.0.0.1:0\"\n{snippet}\n[[targets]]\nname = \"t\"\nkind = \"kubeconfig\"\nkubeconfig = \"kubeconfig\"\n"
@@ -231,10 +266,14 @@ async fn tokens_let_in_their_callers_and_nobody_else() {
     let channel = Endpoint::from_shared(format!("http://{}", broker.address)).unwrap().connect().await.unwrap();
     let mut client = BrokerServiceClient::new(channel);
     assert_eq!(client.list_targets(wire::ListTargetsRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
+    let bearer = format!("Bearer {token}");
     let mut request = tonic::Request::new(wire::GetServerInfoRequest {});
-    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request.metadata_mut().insert("authorization", bearer.parse().unwrap());
     let info = client.get_server_info(request).await.unwrap().into_inner();
-    assert_eq!((info.caller_subject.as_str(), info.caller_tenant.as_str()), ("me", "us"));
+    let mut request = tonic::Request::new(wire::ListTargetsRequest {});
+    request.metadata_mut().insert("authorization", bearer.parse().unwrap());
+    assert_eq!(client.list_targets(request).await.unwrap().into_inner().targets[0].name, "t");
+    assert_eq!((info.caller_subject.as_str(), info.caller_tenant.as_str()), ("me \"x\"", "us"));
 
     broker.signal(Signal::SIGTERM);
     let Broker { mut child, log, said, .. } = broker;
@@ -249,29 +288,22 @@ async fn tokens_let_in_their_callers_and_nobody_else() {
 #[tokio::test]
 async fn probes_and_metrics_are_answered_while_it_serves() {
     let place = Place::new();
-    // A port that was free a moment ago; the program prints no other one.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = format!(
-        "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:{port}\"\n[[targets]]\nname = \"t\"\nkind = \"kubeconfig\"\n\
-         kubeconfig = \"kubeconfig\"\n"
-    );
-    std::fs::write(place.path("c.toml"), config).unwrap();
+    let admin = place.configure();
     let _broker = place.serve(&["--config", "c.toml"]).await;
-    let get = async |path: &str| {
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        stream
-            .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
-            .await
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
-    assert!(get("/livez").await.starts_with("HTTP/1.1 200"));
-    assert!(get("/readyz").await.starts_with("HTTP/1.1 200"), "a target that cannot be reached changes nothing");
-    let metrics = get("/metrics").await;
+    assert!(get(admin, "/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(get(admin, "/readyz").await.starts_with("HTTP/1.1 200"), "a target that cannot be reached changes nothing");
+    let metrics = get(admin, "/metrics").await;
     assert!(metrics.contains("application/openmetrics-text"), "{metrics}");
-    assert!(metrics.contains(r#"podbroker_target_serving{target="t"} 0"#), "{metrics}");
+    assert!(metrics.contains("\npodbroker_target_serving{target=\"t\"} 0\n"), "{metrics}");
+}
+
+async fn get(port: u16, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 #[tokio::test]
