@@ -93,7 +93,9 @@ pub enum Error {
         id: String,
     },
     /// The time to submit has passed.
-    #[error("submit_before ({submit_before}) has passed and nothing was created; look with must_exist, or use a new id")]
+    #[error(
+        "submit_before ({submit_before}) has passed and nothing was created; look with must_exist, or use a new id"
+    )]
     SubmitWindowClosed {
         /// The moment.
         submit_before: jiff::Timestamp,

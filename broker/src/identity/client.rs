@@ -27,8 +27,8 @@ const POOL_IDLE: Duration = Duration::from_secs(50);
 /// A client that puts the config's credentials on each request and never repeats one.
 pub(super) fn connect(config: &Config) -> Result<Connection, IdentityError> {
     let endpoint = config.cluster_url.to_string();
-    let client =
-        build(config).map_err(|source| IdentityError::Client { endpoint: endpoint.clone(), source: Box::new(source) })?;
+    let client = build(config)
+        .map_err(|source| IdentityError::Client { endpoint: endpoint.clone(), source: Box::new(source) })?;
     Ok(Connection { client, namespace: config.default_namespace.clone(), endpoint })
 }
 
