@@ -160,6 +160,9 @@ class Lanes:
         own: Counter[str] = Counter()
         shared: Counter[str] = Counter()
         for event in self.namespace.site.cluster.requests(_user(kind, seconds)):
+            # A cluster that stays up has those of earlier runs too.
+            if event["objectRef"].get("namespace") != self.namespace.name:
+                continue
             what = f"{event['verb']} {_resource(event)}"
             (shared if kind in OURS and event["verb"] in SHARED else own)[what] += 1
         return Cost(own=own, shared=shared, lifetime=time.monotonic() - self._counted_from)

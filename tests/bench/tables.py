@@ -52,7 +52,7 @@ def requests_table(costs: Mapping[tuple[str, int], Cost], *, kinds: Sequence[str
         counts = [costs[kind, seconds].own.total() for seconds in lengths]
         ratios = [count / costs["ours", seconds].own.total() for count, seconds in zip(counts, lengths, strict=True)]
         rows.append([NAMES[kind], *map(str, counts), *(f"{ratio:.1f}" for ratio in ratios)])
-    head = ["requests of one execution", *(f"pod of {s} s" for s in lengths), *(f"ratio, {s} s" for s in lengths)]
+    head = ["requests of one execution", *(f"pod of {s} s" for s in lengths), *(f"/ ours, {s} s" for s in lengths)]
     detail = [f"What they were, pod of {lengths[-1]} s:"]
     detail += [f"- {NAMES[kind]}: {_said(costs[kind, lengths[-1]].own)}" for kind in kinds]
     shared = costs["ours", lengths[-1]]
@@ -79,12 +79,13 @@ def delay_table(samples: Mapping[str, Sequence[Sample]]) -> str:
 
     rows = [
         both("container's end to operator's return", lambda one: one.to_return),
-        both("of that: until the API server tells it", lambda one: one.cluster),
+        # The same kubelet's for both: chance decides, so there is no ratio.
+        [*both("of that: until the API server tells it", lambda one: one.cluster)[:-1], ""],
         both("of that: from there to the return", lambda one: one.told_to_return),
         row("API server tells it to END, in the operator", [one.told_to_end for one in ours], None),
         row("API server tells it to END, client alone", [one.told_to_end for one in client], None),
     ]
-    head = ["seconds", "ours p50", "ours p90", "peer p50", "peer p90", "ratio of p50"]
+    head = ["seconds", "ours p50", "ours p90", "peer p50", "peer p90", "peer / ours, p50"]
     return table(head, rows)
 
 
