@@ -73,7 +73,7 @@ clean: ## Remove what this checkout built (other clones keep theirs)
 
 .PHONY: venv
 venv: ## Make the Python environment of the tests; prints nothing when it is there
-	@mkdir -p $(OUT); folder=$$(PYTHONPATH= $(PYTHON) tests/venv.py $(CACHE)); ln -sfn "$$folder" $(VENV)
+	@mkdir -p $(OUT); folder=$$(PYTHONPATH= $(PYTHON) tests/environment.py $(CACHE)); ln -sfn "$$folder" $(VENV)
 
 .PHONY: build
 build: ## Build the broker (debug)

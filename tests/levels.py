@@ -27,6 +27,7 @@ class Level:
     argv: tuple[str, ...]
     folder: Path
     takes_arguments: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -50,8 +51,19 @@ LEVELS: Final = {
     "rust": Level(argv=("cargo", "test", "--locked", "--workspace", "--no-fail-fast"), folder=ROOT),
     "bindings": Level(argv=(*PYTEST, "tests"), folder=ROOT / "python-bindings", takes_arguments=True),
     "cluster": Level(argv=(*PYTEST, "cluster"), folder=TESTS, takes_arguments=True),
-    "e2e": Level(argv=(*ON_CLUSTER, *PYTEST, "e2e"), folder=TESTS, takes_arguments=True),
-    "faults": Level(argv=(*ON_CLUSTER, *PYTEST, "faults"), folder=TESTS, takes_arguments=True),
+    # Most of the time is spent waiting for pods, so several files at a time; the longest ones come first.
+    "e2e": Level(argv=(*ON_CLUSTER, *PYTEST, "-n", "4", "--dist", "loadfile", "e2e"), folder=TESTS, takes_arguments=True),
+    "faults": Level(
+        argv=(*ON_CLUSTER, *PYTEST, "faults"),
+        folder=TESTS,
+        takes_arguments=True,
+        # Rotation and a lost node in seconds instead of minutes.
+        environment=(
+            ("PODBROKER_TEST_LOG_MAX_SIZE", "512Ki"),
+            ("PODBROKER_TEST_LOG_MONITOR_INTERVAL", "3s"),
+            ("PODBROKER_TEST_NODE_GRACE_PERIOD", "20s"),
+        ),
+    ),
 }
 
 CARGO_LINE: Final = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
@@ -83,7 +95,7 @@ def run(name: str, arguments: list[str]) -> Count:
     total = Count()
     argv = [*level.argv, *(arguments if level.takes_arguments else [])]
     with subprocess.Popen(
-        argv, cwd=level.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+        argv, cwd=level.folder, env={**os.environ, **dict(level.environment)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
     ) as process:
         assert process.stdout is not None
         try:

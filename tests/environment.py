@@ -2,7 +2,7 @@
 
 The environment lies in the cache, keyed by the pinned requirements and the interpreter, so that all checkouts on a
 machine share it and a changed pin makes a new one. Only the standard library is used: this runs before anything is
-installed. Our own wheel is never installed into it, since checkouts differ; it lies beside it (`wheel.py`).
+installed. Our own wheel is never installed into it, since checkouts differ; it lies beside it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 OLDEST = (3, 11)
+QUIETLY = ("--quiet", "--progress-bar", "off", "--disable-pip-version-check", "--no-input")
 
 
 def say(text: str) -> None:
     """Progress goes to stderr: stdout is the answer."""
-    print(f"venv: {text}", file=sys.stderr, flush=True)
+    print(f"environment: {text}", file=sys.stderr, flush=True)
 
 
 def environment_folder(cache: Path) -> Path:
@@ -51,16 +52,16 @@ def make(folder: Path) -> None:
     count = sum(1 for line in REQUIREMENTS.read_text().splitlines() if "==" in line)
     say(f"installing {count} packages (Airflow among them) into {folder}; about 2 minutes, once")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip"]
     # Everything is pinned, so pip has nothing to resolve; `check` then says whether the pins fit together.
-    subprocess.run([*pip, "--quiet", "--progress-bar", "off", "-r", REQUIREMENTS], check=True, stdout=sys.stderr)
-    subprocess.run([folder / "bin" / "python", "-m", "pip", "check"], check=True, stdout=sys.stderr)
+    subprocess.run([*pip, "install", *QUIETLY, "--no-deps", "-r", REQUIREMENTS], check=True, stdout=sys.stderr)
+    subprocess.run([*pip, "check"], check=True, stdout=sys.stderr)
     (folder / "whole").touch()
     say(f"done in {time.monotonic() - begin:.0f} s")
 
 
 def main() -> int:
-    """`venv.py CACHE`: makes the environment unless it is there, and prints its folder."""
+    """`environment.py CACHE`: makes the environment unless it is there, and prints its folder."""
     if problem := missing():
         say(problem)
         return 1
