@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 START_LIMIT: Final = 60.0
 #: The target that every broker has unless a test says otherwise.
 TARGET: Final = "local"
+#: Who the brokers are to the cluster. Each process of a parallel run makes a user of its own.
+BROKER_USER: Final = f"e2e-broker-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 
 
 def program() -> Path:
@@ -181,7 +183,7 @@ class Brokers:
             folder = self.folder / f"broker-{len(self._all)}"
             folder.mkdir()
             if kubeconfig is None:
-                kubeconfig = self.site.user("e2e-broker")
+                kubeconfig = self.site.user(BROKER_USER)
             if api_server is not None:
                 kubeconfig = _through(api_server, kubeconfig, folder)
             port, admin_port = free_port(), free_port()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.broker import program
+from e2e.broker import BROKER_USER, program
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import IMAGE, UNTIL_TOLD, container, numbered, pod, shell
 from e2e.waiting import wait_for
@@ -53,7 +53,6 @@ class Shell:
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
         )
 
@@ -141,9 +140,8 @@ def test_detached_lines_follow_and_cancel_belong_together(run: Shell, client: Cl
         cancelled = run("cancel", "--wait", "--reason", "enough", "-o", "json", name)
         assert cancelled.returncode == 0, cancelled.stderr
         assert json.loads(cancelled.stdout)["state"].endswith("CANCELLED")
-        rest, _ = following.communicate(timeout=60)
-        assert rest == "bye\n"
-        assert following.returncode == 0
+        assert following.stdout.read() == "bye\n"
+        assert following.wait(timeout=60) == 0
 
 
 def test_an_interrupt_cancels_where_there_is_no_terminal(run: Shell, client: Client) -> None:
@@ -151,10 +149,8 @@ def test_an_interrupt_cancels_where_there_is_no_terminal(run: Shell, client: Cli
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         running.send_signal(signal.SIGINT)
-        rest, error = running.communicate(timeout=60)
-
-    assert running.returncode == 130, error
-    assert rest == "bye\n"
+        assert running.stdout.read() == "bye\n"
+        assert running.wait(timeout=60) == 130
     name = f"targets/{TARGET}/executions/interrupted"
     assert client.get(name).state is ExecutionState.CANCELLED
 
@@ -164,9 +160,7 @@ def test_a_termination_leaves_the_execution_running(run: Shell, client: Client) 
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         running.send_signal(signal.SIGTERM)
-        _, error = running.communicate(timeout=60)
-
-    assert running.returncode == 143, error
+        assert running.wait(timeout=60) == 143
     name = f"targets/{TARGET}/executions/left"
     assert client.get(name).state is ExecutionState.RUNNING
     client.cancel(name)
@@ -180,9 +174,9 @@ def test_follow_goes_on_when_the_broker_is_killed(run: Shell, client: Client, br
         first = [following.stdout.readline() for _ in range(50)]
         broker.kill()
         broker.start()
-        rest, error = following.communicate(timeout=120)
+        rest = following.stdout.read()
+        assert following.wait(timeout=60) == 0
 
-    assert following.returncode == 0, error
     assert "".join(first) + rest == "".join(f"line {i}\n" for i in range(1, 201))
 
 
@@ -249,7 +243,7 @@ def test_a_broker_that_is_not_there_is_said_to_be_not_there(run: Shell, broker: 
 def test_a_broker_without_a_configuration_serves_the_current_context(
     namespace: Namespace, brokers: Brokers, tmp_path: Path
 ) -> None:
-    kubeconfig = json.loads(brokers.site.user("e2e-broker").read_text())
+    kubeconfig = json.loads(brokers.site.user(BROKER_USER).read_text())
     kubeconfig["contexts"][0]["context"]["namespace"] = namespace.name
     (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
     socket = tmp_path / "podbroker.sock"
