@@ -51,8 +51,10 @@ LEVELS: Final = {
     "rust": Level(argv=("cargo", "test", "--locked", "--workspace", "--no-fail-fast"), folder=ROOT),
     "bindings": Level(argv=(*PYTEST, "tests"), folder=ROOT / "python-bindings", takes_arguments=True),
     "cluster": Level(argv=(*PYTEST, "cluster"), folder=TESTS, takes_arguments=True),
-    # Most of the time is spent waiting for pods, so several files at a time; the longest ones come first.
-    "e2e": Level(argv=(*ON_CLUSTER, *PYTEST, "-n", "4", "--dist", "loadfile", "e2e"), folder=TESTS, takes_arguments=True),
+    # Most of the time is spent waiting for pods, so several files at a time.
+    "e2e": Level(
+        argv=(*ON_CLUSTER, *PYTEST, "-n", "4", "--dist", "loadfile", "e2e"), folder=TESTS, takes_arguments=True
+    ),
     "faults": Level(
         argv=(*ON_CLUSTER, *PYTEST, "faults"),
         folder=TESTS,
@@ -94,8 +96,15 @@ def run(name: str, arguments: list[str]) -> Count:
     begin = time.monotonic()
     total = Count()
     argv = [*level.argv, *(arguments if level.takes_arguments else [])]
+    environment = {**os.environ, **dict(level.environment)}
     with subprocess.Popen(
-        argv, cwd=level.folder, env={**os.environ, **dict(level.environment)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
+        argv,
+        cwd=level.folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
     ) as process:
         assert process.stdout is not None
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from e2e.conftest import brokers, client, namespace
 from e2e.conftest import site as _site
 
