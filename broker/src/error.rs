@@ -172,12 +172,11 @@ pub enum Error {
 }
 
 fn summary(violations: &[FieldViolation]) -> String {
-    let mut texts = violations.iter().map(|violation| match violation.field.as_str() {
+    let text = |violation: &FieldViolation| match violation.field.as_str() {
         "" => violation.why.clone(),
         field => format!("{field}: {}", violation.why),
-    });
-    let first = texts.next().unwrap_or_default();
-    texts.fold(first, |all, text| format!("{all}; {text}"))
+    };
+    violations.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 impl Error {

@@ -5,7 +5,13 @@
 //! `generated_code_is_fresh` proves that it is what the proto files say.
 
 /// Version 1 of the contract.
-#[expect(clippy::pedantic, clippy::large_enum_variant, clippy::allow_attributes, missing_docs, reason = "generated code")]
+#[expect(
+    clippy::pedantic,
+    clippy::large_enum_variant,
+    clippy::allow_attributes,
+    missing_docs,
+    reason = "generated code"
+)]
 pub mod v1 {
     include!("gen/podbroker.v1.rs");
 }

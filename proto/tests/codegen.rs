@@ -38,6 +38,9 @@ fn generated_code_is_fresh() {
             fs::write(&checked_in, &content).expect("the checked-in file is writable");
         }
         let same = fs::read(&checked_in).is_ok_and(|old| old == content);
-        assert!(same, "{name} is not what the proto files say; run `BLESS=1 cargo test -p podbroker-proto` and commit it");
+        assert!(
+            same,
+            "{name} is not what the proto files say; run `BLESS=1 cargo test -p podbroker-proto` and commit it"
+        );
     }
 }

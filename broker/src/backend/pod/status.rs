@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 
-use super::view::{ContainerState, ContainerView, Phase, Presence, Restarts, Termination, View};
+use super::view::{ContainerState, ContainerView, Deletion, Phase, Presence, Restarts, Termination, View};
 use crate::execution::{ContainerOutcome, ContainerRole, FailureClass, Outcome, State};
 
 /// Where an execution stands.
@@ -121,11 +121,21 @@ fn disruption(view: &View) -> Option<FailureClass> {
     }
 }
 
+/// How many seconds behind the end of the containers the kubelet deletes a pod at the latest, when it was told to end it.
+const KUBELETS_DELETE: i64 = 5;
+
 /// Every deciding container had ended when the kill was asked for. The kubelet gives whole seconds.
 fn ended_before_the_kill(view: &View) -> bool {
     if view.cancel.is_some() && view.delete_requested.is_none() && view.phase == Phase::Succeeded {
         // The kubelet makes every pod Failed that it ends for its deadline, also one whose program exits with 0.
         return true;
+    }
+    if view.cancel.is_none() && view.disruption.is_none() && view.reason != "DeadlineExceeded" {
+        match view.deletion {
+            Deletion::AfterTheEnd => return true,
+            Deletion::BeforeTheEnd => return false,
+            Deletion::Open | Deletion::Unknown => {}
+        }
     }
     let Some(kill) = moment_of_the_kill(view) else { return false };
     let before = |end: &Termination| {
@@ -133,7 +143,9 @@ fn ended_before_the_kill(view: &View) -> bool {
         // In the second of a cancel a program that catches the signal can have ended with 0 too. In the second of anybody
         // else's kill a success is believed: nobody waits for it to be otherwise.
         let same = view.cancel.is_none() && end.exit_code == 0 && ended.as_second() == kill.as_second();
-        ended.as_second() < kill.as_second() || same
+        // The time of a deletion that is done is that of the kubelet's own, right behind the end that it has brought about.
+        let slack = if view.deletion == Deletion::Unknown { KUBELETS_DELETE } else { 0 };
+        ended.as_second() + slack < kill.as_second() || same && slack == 0
     };
     view.deciding().next().is_some() && view.deciding().all(|container| container.termination().is_some_and(before))
 }

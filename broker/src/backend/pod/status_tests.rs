@@ -203,6 +203,25 @@ fn an_end_before_the_kill_keeps_its_own_outcome() {
 }
 
 #[test]
+fn the_kubelets_own_delete_does_not_hide_whether_the_first_one_ended_the_pod() {
+    // (generation, observed by the kubelet, time of its delete) -> class, for a program that exits with 0.
+    let cases = [
+        (Some(2), Some(2), LATER, Some(FailureClass::PodDeleted)),
+        (Some(2), Some(1), BEFORE, None),
+        (None, None, "2026-11-21T08:01:02Z", Some(FailureClass::PodDeleted)),
+        (None, None, LATER, None),
+    ];
+    for (generation, observed, at, class) in cases {
+        let mut deleted = pod(ended("Succeeded", 0, "Completed", BEFORE));
+        deleted["metadata"]["deletionTimestamp"] = json!(at);
+        deleted["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+        deleted["metadata"]["generation"] = json!(generation);
+        deleted["status"]["observedGeneration"] = json!(observed);
+        assert_eq!(class_of(&deleted).1, class, "{generation:?} {observed:?} {at}");
+    }
+}
+
+#[test]
 fn in_the_second_of_a_cancel_only_the_kubelets_word_makes_a_success() {
     let mut killed = pod(ended("Failed", 0, "Completed", BEFORE));
     killed["status"]["reason"] = json!("DeadlineExceeded");

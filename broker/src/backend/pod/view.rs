@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::manifest::{read_labels, read_time};
 use super::names::{
@@ -35,8 +36,10 @@ pub(super) struct View {
     pub(super) cancel: Option<CancelIntent>,
     pub(super) decided: Option<Timestamp>,
     pub(super) released: Option<Timestamp>,
-    /// When somebody asked for its deletion.
+    /// When somebody asked for its deletion; once the kubelet is done with it, when that was.
     pub(super) delete_requested: Option<Timestamp>,
+    /// Whether its containers were told to end by that deletion.
+    pub(super) deletion: Deletion,
     pub(super) has_finalizer: bool,
     /// The object is no more; this is the last that was seen of it.
     pub(super) presence: Presence,
@@ -62,6 +65,20 @@ pub(super) struct View {
 pub(super) enum Presence {
     Present,
     Gone,
+}
+
+/// What a deletion had to do with the end of the containers. The kubelet's last delete overwrites the time of the first one, so
+/// time alone does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// There was none, or it is under way.
+    Open,
+    /// The kubelet's last word on the pod takes the deletion into account: it came before the end.
+    BeforeTheEnd,
+    /// The kubelet had said its last word before.
+    AfterTheEnd,
+    /// It is done, and the cluster is too old (before 1.34) to say more.
+    Unknown,
 }
 
 /// Whether the kubelet starts a failed container again.
@@ -159,6 +176,7 @@ impl View {
             released: read_time(json(RELEASED)),
             // The API server writes the moment of the end of the grace; the request was that much earlier.
             delete_requested: metadata.deletion_timestamp.as_ref().map(|t| t.0.saturating_sub(grace).unwrap_or(t.0)),
+            deletion: deletion(metadata, &status),
             has_finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
             presence: Presence::Present,
             phase: phase(&status),
@@ -220,6 +238,18 @@ impl ContainerView {
     /// The broker added it; callers are not shown it.
     pub(super) fn is_hidden(&self) -> bool {
         self.name == RESULT_NAME
+    }
+}
+
+fn deletion(metadata: &ObjectMeta, status: &PodStatus) -> Deletion {
+    if metadata.deletion_timestamp.is_none() || metadata.deletion_grace_period_seconds != Some(0) {
+        return Deletion::Open;
+    }
+    // A deletion counts up the generation, and a status names the generation that it is about.
+    match (metadata.generation, status.observed_generation) {
+        (Some(generation), Some(observed)) if observed >= generation => Deletion::BeforeTheEnd,
+        (Some(_), Some(_)) => Deletion::AfterTheEnd,
+        _ => Deletion::Unknown,
     }
 }
 
