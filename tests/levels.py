@@ -112,8 +112,10 @@ def run(name: str, arguments: list[str]) -> Count:
                 print(line, end="", flush=True)
                 if counts := read_counts(line):
                     total.add(counts)
-        except KeyboardInterrupt:
-            # The terminal has sent it to the whole group; the level cleans up after itself and says how it went.
+        except BaseException as error:
+            # The terminal has sent Ctrl-C to the whole group; a SIGTERM was for us alone. The level cleans up after itself.
+            if not isinstance(error, KeyboardInterrupt):
+                process.terminate()
             process.wait()
             raise
     if process.returncode != 0 and total.failed == 0:
@@ -133,7 +135,7 @@ def main() -> int:
     if "--" in names:
         split = names.index("--")
         names, arguments = names[:split], names[split + 1 :]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.environ.setdefault("CARGO_TERM_COLOR", "never")
     total = Count()
     try:

@@ -82,6 +82,12 @@ class Broker:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """The broker's own process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has written so far, over all its starts."""
         return (self.folder / "log").read_text(errors="replace")

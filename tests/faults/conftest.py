@@ -1,4 +1,4 @@
-"""The fixtures of the end-to-end tests, and the parts of the cluster that may be broken."""
+"""The fixtures of the end-to-end tests, on a cluster whose parts may be broken."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.conftest import brokers, client, namespace
-from e2e.conftest import site as _site
+from e2e.conftest import brokers, client, namespace, site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,18 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = ["brokers", "client", "namespace", "site"]
 
+#: In the order in which they need each other.
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kubelet")
-
-
-site = _site
 
 
 @pytest.fixture(autouse=True)
 def _whole_again(site: Site) -> Iterator[None]:
-    """Breaks only what the harness has started, and mends it, also after a test that failed half way."""
+    """Only what the harness has started is broken, and it is mended, also after a test that failed half way."""
     if not site.is_own:
         pytest.skip("elsewhere: parts of the cluster are stopped")
     yield
     for part in PARTS:
-        site.cluster.component(part, "resume")
+        if site.cluster.facts["components"][part]["pid"] is not None:
+            site.cluster.component(part, "resume")
         site.cluster.component(part, "start")
