@@ -20,21 +20,18 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::api::{ApiError, LogRequest, PodApi};
+use super::chunk::{CHUNK_BYTES, CHUNK_DELAY, Chunk, LogItem};
 use super::lines::Splitter;
-use super::place::{Lost, Place, Verdict};
+use super::place::{LogStart, Lost, Place, ReadMode, Verdict};
 use super::view::{ContainerState, Presence, View};
-use crate::execution::{Completeness, Gap, GapReason, Instance, InstancePosition, LogLine, Position};
-
-/// A message is sent when so many bytes are together, or so long after its first line.
-const CHUNK_BYTES: usize = 64 << 10;
-const CHUNK_DELAY: Duration = Duration::from_millis(50);
-
-/// What a line costs in a message besides its content.
-const LINE_OVERHEAD: usize = 32;
+use crate::execution::{Completeness, Gap, GapReason, Instance, LogLine, Position};
 
 /// After a clean end of a follow the kubelet usually reports the container's end within its relist period of one second.
 /// Waiting twice that for the status saves a request for every container that ends.
 const STATUS_DELAY: Duration = Duration::from_secs(2);
+
+/// A follow that brings nothing for so long after the container's end probably has brought everything.
+const QUIET: Duration = Duration::from_millis(25);
 
 /// The pause after a failure, doubled up to the maximum.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -46,38 +43,6 @@ const IDLE: Duration = Duration::from_mins(10);
 
 /// How often an answer that the log is not there is believed only half, once the container has ended.
 const MISSING_TRIES: u32 = 3;
-
-/// What the reading of an instance brings.
-#[derive(Debug)]
-pub(super) enum LogItem {
-    /// Lines, with the positions before and after them.
-    Lines {
-        lines: Vec<LogLine>,
-        before: InstancePosition,
-        after: InstancePosition,
-    },
-    Gap(Gap),
-    /// The last item.
-    End(Completeness),
-}
-
-/// Which part of an instance's log is wanted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LogStart {
-    pub(super) position: InstancePosition,
-    pub(super) tail_lines: Option<u64>,
-    pub(super) since: Option<Timestamp>,
-    pub(super) mode: ReadMode,
-}
-
-/// When the reading ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReadMode {
-    /// When the container has ended and everything was read.
-    Follow,
-    /// When what is there now was read.
-    SoFar,
-}
 
 /// Reads an instance. The stream does nothing while it is not polled and ends with `LogItem::End`.
 pub(super) fn read(
@@ -103,6 +68,7 @@ pub(super) fn read(
             let mut body = std::pin::pin!(open.body);
             let mut splitter = Splitter::default();
             let mut chunk = Chunk::new(reader.place.position());
+            let mut ask = Ask::Early;
             let broke = loop {
                 while let Some(line) = splitter.next_line() {
                     if let Some(gap) = reader.take(line, &mut chunk) {
@@ -113,7 +79,26 @@ pub(super) fn read(
                     }
                 }
                 let flush = chunk.first_at.map_or_else(|| Instant::now() + IDLE, |first| first + CHUNK_DELAY);
-                match tokio::time::timeout_at(flush, body.next()).await {
+                let piece = tokio::select! {
+                    // What has arrived is taken first.
+                    biased;
+                    piece = tokio::time::timeout_at(flush, body.next()) => piece,
+                    () = reader.quiet_after_the_end(), if kind == Kind::Follow && ask == Ask::Early => {
+                        if chunk.first_at.is_some() {
+                            yield chunk.take(reader.place.position());
+                        }
+                        if let Some(mut rest) = reader.finish().await {
+                            if rest.first_at.is_some() {
+                                yield rest.take(reader.place.position());
+                            }
+                            yield LogItem::End(Completeness::Complete);
+                            return;
+                        }
+                        ask = Ask::AtItsEnd;
+                        continue;
+                    }
+                };
+                match piece {
                     Ok(Some(Ok(bytes))) => splitter.push(&bytes),
                     Ok(Some(Err(error))) => {
                         debug!(error = &error as &dyn std::error::Error, "a log stream broke off");
@@ -153,6 +138,15 @@ enum Broke {
     Error,
 }
 
+/// When the last read is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// As soon as the follow is quiet.
+    Early,
+    /// That was tried, and the follow knew more than the file: it is read to its end.
+    AtItsEnd,
+}
+
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -170,31 +164,6 @@ struct Open<S> {
 enum Opening<S> {
     Open(Open<S>),
     End(Option<Gap>, Completeness),
-}
-
-/// Lines on their way into one message.
-struct Chunk {
-    lines: Vec<LogLine>,
-    bytes: usize,
-    first_at: Option<Instant>,
-    before: InstancePosition,
-}
-
-impl Chunk {
-    fn new(before: InstancePosition) -> Self {
-        Self { lines: Vec::new(), bytes: 0, first_at: None, before }
-    }
-
-    fn push(&mut self, line: LogLine) {
-        self.first_at.get_or_insert_with(Instant::now);
-        self.bytes += line.content.len() + LINE_OVERHEAD;
-        self.lines.push(line);
-    }
-
-    fn take(&mut self, after: InstancePosition) -> LogItem {
-        let chunk = std::mem::replace(self, Self::new(after));
-        LogItem::Lines { lines: chunk.lines, before: chunk.before, after }
-    }
 }
 
 struct Reader {
@@ -273,6 +242,69 @@ impl Reader {
         // The kubelet keeps one instance back. A container that waits for its restart counts up when it starts.
         let waits = matches!(container.state, ContainerState::Waiting { .. }) && container.last.is_some();
         (ended || waits, restarted && !waits, view.presence == Presence::Gone)
+    }
+
+    /// Waits until the status says that the container has ended, and a moment more, which starts again with every piece that
+    /// the follow brings. The kubelet looks only once a second whether a follow is to end; the runtime has written everything
+    /// before it reports the end.
+    async fn quiet_after_the_end(&mut self) {
+        while !self.look().0 {
+            if self.view.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        tokio::time::sleep(QUIET).await;
+    }
+
+    /// The last read, while the follow is still open; what is left of the log, or nothing if that cannot be said. A follow reads
+    /// through rotated files and a read does not, so where the read does not find its place the follow is believed.
+    async fn finish(&mut self) -> Option<Chunk> {
+        let mut place = self.place.clone();
+        place.begin();
+        let (_, previous, _) = self.look();
+        let request = LogRequest {
+            container: &self.instance.container,
+            follow: false,
+            previous,
+            since: place.since(),
+            tail_lines: self.tail_lines.filter(|_| place.is_fresh()),
+        };
+        let pod_name = self.view.borrow().pod_name.clone();
+        let mut body = std::pin::pin!(self.api.log(&pod_name, &request).await.ok()?);
+        let (mut splitter, mut rest) = (Splitter::default(), Chunk::new(place.position()));
+        loop {
+            let piece = tokio::time::timeout(STATUS_DELAY, body.next()).await.ok()?;
+            let is_over = piece.is_none();
+            if let Some(bytes) = piece {
+                splitter.push(&bytes.ok()?);
+            }
+            loop {
+                let line = match splitter.next_line() {
+                    None if is_over => splitter.rest(),
+                    line => line,
+                };
+                let Some(line) = line else { break };
+                match place.take(&line) {
+                    (_, Some(_)) => return None,
+                    (Verdict::HandOn, None) => rest.push(line),
+                    (Verdict::PassOver, None) if rest.lines.is_empty() => rest.before = place.position(),
+                    (Verdict::PassOver, None) => {}
+                }
+            }
+            if rest.bytes > CHUNK_BYTES {
+                // So much more is no rest.
+                return None;
+            }
+            if is_over {
+                break;
+            }
+        }
+        if place.end().is_some() {
+            return None;
+        }
+        self.place = place;
+        self.last_nanos = rest.lines.last().map(|line| line.nanos).or(self.last_nanos);
+        Some(rest)
     }
 
     /// Whether an error is the last word. The kubelet's status runs behind the container, so at the beginning 400 and 404

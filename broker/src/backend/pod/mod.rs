@@ -6,6 +6,7 @@
 
 mod api;
 mod check;
+mod chunk;
 mod clock;
 mod collect;
 mod describe;

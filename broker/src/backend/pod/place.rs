@@ -12,8 +12,26 @@ use crate::execution::{InstancePosition, LogLine, Position};
 
 const NANOS: i64 = 1_000_000_000;
 
+/// Which part of an instance's log is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogStart {
+    pub(super) position: InstancePosition,
+    pub(super) tail_lines: Option<u64>,
+    pub(super) since: Option<Timestamp>,
+    pub(super) mode: ReadMode,
+}
+
+/// When the reading ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadMode {
+    /// When the container has ended and everything was read.
+    Follow,
+    /// When what is there now was read.
+    SoFar,
+}
+
 /// A place in one instance's log.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Place {
     position: InstancePosition,
     /// Lines before this are not wanted.

@@ -3,6 +3,7 @@
 //! Every replica does this from its own watch; there is no leader. Each act is a request that only one of them can win and
 //! that harms nothing when it comes twice. What is due, and when, is a pure function of a view and the API server's time.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,8 +83,11 @@ fn due(view: &View) -> Option<(Timestamp, Act)> {
 impl PodBackend {
     /// Does what is due until it is told to stop.
     pub(super) async fn reconcile(&self, stop: &CancellationToken) {
+        // Uids of pods that were let go. The answer to that request does not say that the pod is gone, and until the watch does,
+        // it would be sent again.
+        let mut let_go = HashSet::new();
         loop {
-            let next = if self.hub.is_in_step() { self.do_what_is_due().await } else { LONGEST_SLEEP };
+            let next = if self.hub.is_in_step() { self.do_what_is_due(&mut let_go).await } else { LONGEST_SLEEP };
             tokio::select! {
                 () = tokio::time::sleep(next) => {}
                 () = self.hub.changed() => {}
@@ -93,22 +97,26 @@ impl PodBackend {
     }
 
     /// Returns how long there is nothing more to do.
-    async fn do_what_is_due(&self) -> Duration {
+    async fn do_what_is_due(&self, let_go: &mut HashSet<String>) -> Duration {
         let now = self.api.clock().now();
         let mut next = LONGEST_SLEEP;
-        for view in self.hub.all() {
+        let views = self.hub.all();
+        let_go.retain(|uid| views.iter().any(|view| view.uid == *uid));
+        for view in views.into_iter().filter(|view| !let_go.contains(&view.uid)).collect::<Vec<_>>() {
             let Some((at, act)) = due(&view) else { continue };
             match Duration::try_from(at.duration_since(now)) {
                 Ok(wait) if !wait.is_zero() => next = next.min(wait + rand::random_range(Duration::ZERO..JITTER)),
                 // In the past, or now.
-                _ => {
-                    if let Err(error) = self.act(&view, act).await {
+                _ => match self.act(&view, act).await {
+                    Ok(()) if act == Act::EndForStart => {}
+                    Ok(()) => drop(let_go.insert(view.uid.clone())),
+                    Err(error) => {
                         let execution = &view.id;
                         warn!(%execution, error = &error as &dyn std::error::Error, "what is due could not be done");
                         // It stays due; a cluster that refuses is not asked in a hurry.
                         next = next.min(Duration::from_secs(5));
                     }
-                }
+                },
             }
         }
         next
@@ -144,9 +152,6 @@ impl PodBackend {
             return Ok(());
         }
         let removed = self.api.remove_finalizer(&view.pod_name, &view.uid, FINALIZER).await;
-        if let Ok(pod) = &removed {
-            let _ = self.hub.learn(pod);
-        }
         self.unless_gone("take the finalizer off a pod", removed.map(drop))
     }
 

@@ -55,6 +55,11 @@ fn verdict(view: &View) -> Option<Verdict> {
         // What still ran was ended after this, by the broker itself.
         return Some(by_exit_codes(view));
     }
+    if final_end && !is_over(view) && is_being_ended(view) && !ended_before_the_kill(view) {
+        // The container's end comes before the kubelet's word on why: what looks like a success may be a program that caught
+        // the signal.
+        return None;
+    }
     let killed_by = killed(view);
     Some(match killed_by {
         Some(verdict) if !ended_before_the_kill(view) => verdict,
@@ -66,6 +71,13 @@ fn verdict(view: &View) -> Option<Verdict> {
 /// The cluster will do nothing more with it: it is terminal, or was deleted before any kubelet had it.
 pub(super) fn is_over(view: &View) -> bool {
     view.is_terminal() || (view.delete_requested.is_some() && view.node.is_empty())
+}
+
+/// The kubelet has been told to end it, or its time is up.
+fn is_being_ended(view: &View) -> bool {
+    let last_end = view.deciding().filter_map(|container| container.termination()?.ended).max();
+    let is_late = view.deadline.zip(last_end).is_some_and(|(deadline, end)| end.as_second() >= deadline.as_second());
+    view.cancel.is_some() || is_late
 }
 
 /// The containers that have ended will not be started again.
@@ -140,9 +152,10 @@ fn ended_before_the_kill(view: &View) -> bool {
     let Some(kill) = moment_of_the_kill(view) else { return false };
     let before = |end: &Termination| {
         let Some(ended) = end.ended else { return false };
-        // In the second of a cancel a program that catches the signal can have ended with 0 too. In the second of anybody
-        // else's kill a success is believed: nobody waits for it to be otherwise.
-        let same = view.cancel.is_none() && end.exit_code == 0 && ended.as_second() == kill.as_second();
+        // In the second of a cancel or a deadline a program that catches the signal can have ended with 0 too. In the second
+        // of anybody else's kill a success is believed.
+        let by_others = view.cancel.is_none() && view.reason != "DeadlineExceeded";
+        let same = by_others && end.exit_code == 0 && ended.as_second() == kill.as_second();
         // The time of a deletion that is done is that of the kubelet's own, right behind the end that it has brought about.
         let slack = if view.deletion == Deletion::Unknown { KUBELETS_DELETE } else { 0 };
         ended.as_second() + slack < kill.as_second() || same && slack == 0

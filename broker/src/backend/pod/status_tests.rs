@@ -243,6 +243,18 @@ fn the_run_deadline_is_a_deadline_unless_it_had_ended_before() {
 }
 
 #[test]
+fn an_end_at_the_deadline_waits_for_the_kubelets_word() {
+    let mut caught = pod(ended("Running", 0, "Completed", "2026-11-21T08:01:01Z"));
+    caught["spec"]["activeDeadlineSeconds"] = json!(60);
+    assert_eq!(told(&caught).outcome, None);
+    caught["status"]["phase"] = json!("Failed");
+    caught["status"]["reason"] = json!("DeadlineExceeded");
+    assert_eq!(class_of(&caught).1, Some(FailureClass::Deadline));
+    let cancelled = cancelled(pod(ended("Running", 0, "Completed", BEFORE)), "CANCELLED_BY_CALLER", BEFORE);
+    assert_eq!(told(&cancelled).outcome, None);
+}
+
+#[test]
 fn a_pod_deleted_before_it_had_a_node_is_over_at_once() {
     let mut unplaced = pod(json!({ "phase": "Pending" }));
     unplaced["spec"]["nodeName"] = json!(null);

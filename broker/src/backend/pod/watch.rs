@@ -14,7 +14,9 @@ use tokio::time::Instant;
 
 use super::PodSettings;
 use super::api::PodApi;
-use super::logs::{self, LogItem, LogStart, ReadMode};
+use super::chunk::LogItem;
+use super::logs;
+use super::place::{LogStart, ReadMode};
 use super::view::{ContainerView, View};
 use super::{collect, describe};
 use crate::backend::EventStream;
