@@ -79,7 +79,7 @@ def test_a_reader_that_stops_reading_costs_the_broker_no_memory_and_no_line(
 ) -> None:
     broker = brokers.start(namespace=namespace)
     client = broker.client()
-    # 60 MB; the kubelet keeps two and a half of them. The rest is the broker's to hold somewhere, or to say that it is lost.
+    # 60 MB; the kubelet keeps two and a half of them. The rest is the broker's to hold, or to say that it is lost.
     script = "filler=$(head -c 3000 /dev/zero | tr '\\0' x); " + numbered(20000, prefix="$filler")
     name = client.submit(target=TARGET, execution_id="slow", pod=shell(script)).execution.name
     with client.watch(name) as watch:
