@@ -113,7 +113,7 @@ def run(name: str, arguments: list[str]) -> Count:
                 if counts := read_counts(line):
                     total.add(counts)
         except BaseException as error:
-            # The terminal has sent Ctrl-C to the whole group; a SIGTERM was for us alone. The level tidies up by itself.
+            # The terminal has sent Ctrl-C to the whole group; a SIGTERM was for us alone. The level tidies up.
             if not isinstance(error, KeyboardInterrupt):
                 process.terminate()
             process.wait()
