@@ -136,6 +136,9 @@ def main() -> int:
         split = names.index("--")
         names, arguments = names[:split], names[split + 1 :]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # A run that was started in the background may have these ignored, and so would everything that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ.setdefault("CARGO_TERM_COLOR", "never")
     total = Count()
     try:
