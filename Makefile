@@ -16,6 +16,9 @@ VENV := $(OUT)/venv
 SITE := $(OUT)/site
 RUN := $(VENV)/bin/python
 
+# Clones share what cargo builds, and its last file has one name for all: take it before the next clone writes it.
+ALONE := flock $(CACHE)/build.lock
+
 export PODBROKER_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 # The tests find the build here.
@@ -56,8 +59,9 @@ faults: build wheel ## Run the long fault tests
 .PHONY: bench
 bench: wheel ## Measure ours beside the upstream operator and print the table
 	@echo "bench: building the broker with optimisations"
-	@cargo build --quiet --release --locked -p podbroker --bin podbroker
-	@install -D $(CARGO_TARGET_DIR)/release/podbroker $(OUT)/bin/podbroker-release
+	@mkdir -p $(OUT)/bin
+	@$(ALONE) -c 'cargo build --release --locked -p podbroker --bin podbroker && \
+		install $(CARGO_TARGET_DIR)/release/podbroker $(OUT)/bin/podbroker-release'
 	@cd tests && exec $(PYTHON) -m cluster run -- $(RUN) -m bench $(BENCH)
 
 .PHONY: lint
@@ -77,13 +81,14 @@ venv: ## Make the Python environment of the tests; prints nothing when it is the
 
 .PHONY: build
 build: ## Build the broker (debug)
-	@cargo build --locked -p podbroker --bin podbroker
-	@install -D $(CARGO_TARGET_DIR)/debug/podbroker $(OUT)/bin/podbroker
+	@mkdir -p $(OUT)/bin
+	@$(ALONE) -c 'cargo build --locked -p podbroker --bin podbroker && \
+		install $(CARGO_TARGET_DIR)/debug/podbroker $(OUT)/bin/podbroker'
 
 .PHONY: wheel
 wheel: venv ## Build the Python package (debug) and put it where the tests look
 	@rm -rf $(OUT)/wheel
-	@$(VENV)/bin/maturin build --locked --quiet --manifest-path python-bindings/Cargo.toml --out $(OUT)/wheel
+	@$(ALONE) $(VENV)/bin/maturin build --locked --quiet --manifest-path python-bindings/Cargo.toml --out $(OUT)/wheel
 	@rm -rf $(SITE).new && $(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-index --no-compile \
 		--target $(SITE).new $(OUT)/wheel/*.whl
 	@rm -rf $(SITE) && mv $(SITE).new $(SITE)

@@ -135,7 +135,11 @@ def main() -> int:
     if "--" in names:
         split = names.index("--")
         names, arguments = names[:split], names[split + 1 :]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # A job in the background inherits these ignored, and tests of Ctrl-C would then wait for ever. With handlers of our own
+    # the tests start with the defaults.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     # A run that was started in the background may have these ignored, and so would everything that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
