@@ -135,7 +135,7 @@ def main() -> int:
     if "--" in names:
         split = names.index("--")
         names, arguments = names[:split], names[split + 1 :]
-    # A job in the background inherits these ignored, and tests of Ctrl-C would then wait for ever. With handlers of our own
+    # A job in the background inherits these ignored, and tests of Ctrl-C would wait for ever. Where we have handlers,
     # the tests start with the defaults.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
