@@ -68,10 +68,9 @@ bench: wheel ## Measure ours beside the upstream operator and print the table
 lint: lint-rust lint-python lint-other ## Format, lints, types; warnings are errors
 
 .PHONY: clean
-clean: ## Remove what this checkout built (other clones keep theirs)
-	@rm -rf $(OUT) target .mypy_cache .ruff_cache .pytest_cache
-	@cargo clean --quiet -p podbroker-proto -p podbroker-client -p podbroker -p podbroker-python
-	@echo "clean: the programs and packages that all clones share stay in $(CACHE)"
+clean: ## Remove what belongs to this checkout alone; the cache that all clones share stays
+	@rm -rf $(OUT) target .mypy_cache .ruff_cache .pytest_cache tests/.mypy_cache
+	@echo "clean: what all clones share is in $(CACHE); nothing there is needed, it only saves time"
 
 # --- the parts -------------------------------------------------------------------------------------------------------
 
