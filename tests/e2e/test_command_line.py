@@ -113,7 +113,7 @@ def test_run_quietly_prints_only_the_result(run: Shell) -> None:
     [
         (["--run-deadline", "2s", "--image", IMAGE, "--", "sleep", "60"], 124),
         (["--start-deadline", "5s", "--image", "podbroker.test/not-there:1"], 125),
-        (["--start-deadline", "3s", "--image", "not a valid image name"], 125),
+        (["--start-deadline", "60s", "--image", "not a valid image name"], 125),
         (["--target", "nowhere", "--image", IMAGE], 125),
         (["--id", "a/b", "--image", IMAGE], 125),
         (["-f", "/not/there.yaml"], 125),
