@@ -54,8 +54,8 @@ _HOW_TO_GET_GO = "install Go 1.21 or newer (https://go.dev/dl); it fetches the v
 def program_path() -> Path:
     """Where the program of this checkout's sources is, or will be."""
     digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum", "main.go"):
-        digest.update((SOURCE / name).read_bytes())
+    for path in sorted(SOURCE.glob("*.go")) + [SOURCE / "go.mod", SOURCE / "go.sum"]:
+        digest.update(path.read_bytes())
     digest.update(repr((_FLAGS, sorted(_ENVIRONMENT.items()))).encode())
     return cache_folder() / f"cluster-{digest.hexdigest()[:16]}"
 

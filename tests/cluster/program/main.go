@@ -1,7 +1,7 @@
 // Command cluster is every program of a one-node Kubernetes in one binary; the first argument names the program.
 //
 // It exists so that a test run needs no image registry and no prebuilt download: the Go module proxy alone gives a real
-// API server, controller manager, scheduler, kubelet, kubectl and etcd. One module and one link step share what they have
+// API server, controller manager, scheduler, kubelet, kubectl and etcd, and the verifier of EKS tokens. One module and one link step share what they have
 // in common, which is most of it.
 package main
 
@@ -33,6 +33,7 @@ var programs = map[string]func() *cobra.Command{
 	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
+	"authenticator":           newAuthenticatorCommand,
 }
 
 func main() {
