@@ -86,14 +86,7 @@ impl Target {
         };
         only_for_kubeconfig("kubeconfig", self.kubeconfig.is_some())?;
         only_for_kubeconfig("context", self.context.is_some())?;
-        if self.kind == TargetKind::Eks {
-            for (key, value) in [("cluster", &self.cluster), ("region", &self.region), ("role_arn", &self.role_arn)] {
-                if value.is_empty() {
-                    return Err(Problem::new(key, "is needed for the kind \"eks\""));
-                }
-            }
-            return Err(Problem::new("kind", "this version has no EKS targets; use \"kubeconfig\" or \"in-cluster\""));
-        }
+        self.check_eks()?;
         if self.result_image.trim().is_empty() {
             return Err(Problem::new("result_image", "must name an image"));
         }

@@ -6,6 +6,7 @@
 
 mod check;
 mod duration;
+mod eks;
 mod error;
 mod listen;
 
@@ -19,6 +20,7 @@ use crate::auth::{AllowedTargets, Authenticator, Caller, TokenDigest};
 use crate::execution::{FinishAction, InstanceId, PolicyDefaults, ResultSource, TargetName, Tenant};
 use crate::target::{Kind, Place};
 
+pub use eks::{Aws, Credentials, Eks, SessionPolicy};
 pub use error::ConfigError;
 pub use listen::{AdminListen, Listen, ListenError};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Who may call; empty for a listener that is open to its own machine.
     pub tokens: Vec<Token>,
+    /// How the broker is known to AWS.
+    pub aws: Aws,
     /// Where executions run.
     pub targets: Vec<Target>,
     /// How much of everything.
@@ -94,6 +98,8 @@ pub struct Target {
     /// For selectors, and for EKS.
     #[serde(default)]
     pub role_arn: String,
+    /// More for EKS.
+    pub eks: Option<Eks>,
     /// The image of the sidecar that hands a result back.
     #[serde(default = "default_result_image")]
     pub result_image: String,
@@ -164,6 +170,7 @@ impl Default for Config {
             admin_listen: AdminListen::Off,
             tls: None,
             tokens: Vec::new(),
+            aws: Aws::default(),
             targets: Vec::new(),
             limits: Limits::default(),
         }
@@ -229,6 +236,10 @@ impl Config {
         for path in tls.chain(kubeconfigs) {
             *path = folder.join(&*path);
         }
+        let eks = self.targets.iter_mut().filter_map(|target| target.eks.as_mut());
+        for path in eks.filter_map(|eks| eks.certificate_authority.as_mut()) {
+            *path = folder.join(&*path);
+        }
     }
 }
 
@@ -256,6 +267,7 @@ impl Target {
             cluster: String::new(),
             region: String::new(),
             role_arn: String::new(),
+            eks: None,
             result_image: default_result_image(),
             finish: default_finish(),
             ttl: default_ttl(),

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
@@ -29,10 +30,24 @@ pub(super) fn connect(config: &Config) -> Result<Connection, IdentityError> {
     let endpoint = config.cluster_url.to_string();
     let client = build(config)
         .map_err(|source| IdentityError::Client { endpoint: endpoint.clone(), source: Box::new(source) })?;
-    Ok(Connection { client, namespace: config.default_namespace.clone(), endpoint })
+    Ok(Connection { client, namespace: config.default_namespace.clone(), endpoint, chain: None })
 }
 
 fn build(config: &Config) -> kube::Result<kube::Client> {
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http_client(config)?);
+    Ok(kube::Client::new(service, config.default_namespace.clone()))
+}
+
+/// HTTP over connections of our own settings.
+pub(super) type HttpClient = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Body>;
+
+/// The transport to the config's cluster, without credentials.
+pub(super) fn http_client(config: &Config) -> kube::Result<HttpClient> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -41,17 +56,9 @@ fn build(config: &Config) -> kube::Result<kube::Client> {
     tcp.set_keepalive_interval(Some(KEEPALIVE));
     tcp.set_keepalive_retries(Some(3));
     let tls = config.rustls_https_connector_with_connector(tcp)?;
-    let http: hyper_util::client::legacy::Client<_, Body> =
-        hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .retry_canceled_requests(false)
-            .build(tls);
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer()?)
-        .layer(config.extra_headers_layer()?)
-        .map_err(BoxError::from)
-        .service(http);
-    Ok(kube::Client::new(service, config.default_namespace.clone()))
+    Ok(hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE)
+        .retry_canceled_requests(false)
+        .build(tls))
 }

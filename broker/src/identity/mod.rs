@@ -5,8 +5,11 @@
 //! `in_cluster` today; an EKS role session belongs here too.
 
 mod client;
+pub mod eks;
 mod in_cluster;
 mod kubeconfig;
+
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -22,11 +25,13 @@ pub struct Connection {
     pub namespace: String,
     /// The API server's address, for logs. Carries no credential.
     pub endpoint: String,
+    /// The links before the cluster, where there are any.
+    pub chain: Option<Arc<eks::Chain>>,
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { client: _, namespace, endpoint } = self;
+        let Self { client: _, namespace, endpoint, chain: _ } = self;
         f.debug_struct("Connection").field("namespace", namespace).field("endpoint", endpoint).finish_non_exhaustive()
     }
 }
@@ -42,6 +47,9 @@ pub enum IdentityError {
         /// What is wrong with it.
         source: kube::config::KubeconfigError,
     },
+    /// The region is none.
+    #[error(transparent)]
+    Region(eks::RegionError),
     /// This process does not run in a pod with a service account.
     #[error("not in a cluster: the service account's files or KUBERNETES_SERVICE_HOST are missing")]
     InCluster(#[source] kube::config::InClusterError),

@@ -10,9 +10,9 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::backend::pod::{Finalizer, PodBackend, PodSettings};
-use crate::config::{Config, Target, TargetKind};
+use crate::config::{Config, Credentials, SessionPolicy, Target, TargetKind};
 use crate::execution::TargetName;
-use crate::identity::{self, Connection, IdentityError};
+use crate::identity::{self, Connection, IdentityError, eks};
 use crate::target::{self, Registry};
 
 /// Long enough for a kubeconfig's own credential program; a start that hangs is worse than one that fails.
@@ -38,13 +38,15 @@ pub enum TargetError {
         /// The target's name.
         target: TargetName,
     },
-    /// The kind is known, and not in this version.
-    #[error(
-        "the target {target} cannot be used: this version has no EKS targets; use \"kubeconfig\" or \"in-cluster\""
-    )]
-    NoEks {
+    /// The file with a cluster's authorities cannot be read.
+    #[error("the target {target} cannot be used: cannot read {}", path.display())]
+    Authorities {
         /// The target's name.
         target: TargetName,
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// Started without a configuration where there is no cluster to be seen.
     #[error(
@@ -92,7 +94,7 @@ pub(super) async fn connect(
 ) -> Result<Registry, TargetError> {
     let mut targets = Vec::with_capacity(config.targets.len());
     for target in &config.targets {
-        let connection = tokio::time::timeout(CONNECT_LIMIT, identity(target))
+        let connection = tokio::time::timeout(CONNECT_LIMIT, identity(config, target))
             .await
             .map_err(|_| TargetError::Slow { target: target.name.clone() })??;
         targets.push(start(config, target, connection, tasks, stop));
@@ -100,15 +102,71 @@ pub(super) async fn connect(
     Ok(Registry::new(targets))
 }
 
-async fn identity(target: &Target) -> Result<Connection, TargetError> {
+async fn identity(config: &Config, target: &Target) -> Result<Connection, TargetError> {
     let connection = match target.kind {
         TargetKind::Kubeconfig => {
             identity::from_kubeconfig(target.kubeconfig.as_deref(), target.context.as_deref()).await
         }
         TargetKind::InCluster => identity::in_cluster(),
-        TargetKind::Eks => return Err(TargetError::NoEks { target: target.name.clone() }),
+        TargetKind::Eks => {
+            let mode = credentials_mode(config.aws.credentials);
+            let aws = eks::aws(mode, &target.region).await;
+            eks::eks(&aws, mode, eks_settings(config, target)?)
+        }
     };
     connection.map_err(|source| TargetError::Identity { target: target.name.clone(), source })
+}
+
+fn credentials_mode(credentials: Credentials) -> eks::CredentialsMode {
+    match credentials {
+        Credentials::Chain => eks::CredentialsMode::Chain,
+        Credentials::Irsa => eks::CredentialsMode::Irsa,
+        Credentials::PodIdentity => eks::CredentialsMode::PodIdentity,
+        Credentials::Env => eks::CredentialsMode::Env,
+        Credentials::Imds => eks::CredentialsMode::Imds,
+    }
+}
+
+fn eks_settings(config: &Config, target: &Target) -> Result<eks::EksSettings, TargetError> {
+    let more = target.eks.clone().unwrap_or_default();
+    let role = (!target.role_arn.is_empty()).then(|| eks::RoleSettings {
+        arn: target.role_arn.clone(),
+        session_name: more.session_name.clone().unwrap_or_else(|| session_name(config)),
+        external_id: more.external_id.clone(),
+        source_identity: more.source_identity.clone(),
+        tags: more.session_tags.clone(),
+        policy: match more.session_policy {
+            SessionPolicy::DescribeCluster => eks::SessionPolicy::DescribeCluster,
+            SessionPolicy::None => eks::SessionPolicy::Unrestricted,
+        },
+        duration: more.session_duration.unwrap_or(Duration::from_hours(1)),
+    });
+    let fixed = match (more.endpoint, more.certificate_authority) {
+        (Some(endpoint), Some(path)) => {
+            let authorities = std::fs::read(&path)
+                .map_err(|source| TargetError::Authorities { target: target.name.clone(), path, source })?;
+            Some(eks::FixedCluster { endpoint, authorities })
+        }
+        _ => None,
+    };
+    Ok(eks::EksSettings {
+        cluster_id: more.cluster_id.unwrap_or_else(|| target.cluster.clone()),
+        cluster: target.cluster.clone(),
+        region: target.region.clone(),
+        role,
+        sts: match (more.fips, more.dual_stack) {
+            (false, false) => eks::StsEndpoint::Regional,
+            (true, false) => eks::StsEndpoint::Fips,
+            (false, true) => eks::StsEndpoint::DualStack,
+            (true, true) => eks::StsEndpoint::FipsDualStack,
+        },
+        fixed,
+    })
+}
+
+/// Names the installation in the cluster's audit log. AssumeRole takes 64 characters.
+fn session_name(config: &Config) -> String {
+    format!("podbroker-{}", config.instance).chars().take(64).collect()
 }
 
 fn start(
@@ -118,8 +176,8 @@ fn start(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> target::Target {
-    let Connection { client, namespace, endpoint } = connection;
-    let namespace = target.namespace.clone().unwrap_or(namespace);
+    let namespace = target.namespace.clone().unwrap_or_else(|| connection.namespace.clone());
+    let endpoint = connection.endpoint.clone();
     let kind = target::Kind::from(target.kind);
     info!(target = %target.name, ?kind, namespace, endpoint, "a target");
     let place = target.place(&namespace);
@@ -131,6 +189,6 @@ fn start(
         result_image: target.result_image.clone(),
         finalizer: if target.finalizer { Finalizer::Keep } else { Finalizer::Off },
     };
-    let backend = PodBackend::start(settings, client, tasks, stop);
+    let backend = PodBackend::start(settings, connection, tasks, stop);
     target::Target { name: target.name.clone(), kind, place, backend }
 }

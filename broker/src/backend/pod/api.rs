@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::clock::ServerClock;
+use crate::identity::eks::{ChainError, Hope};
 
 /// An API server that has not answered with headers by then will be asked again. Longer than the slowest admission
 /// webhook may take by default (10 s, twice).
@@ -61,10 +62,22 @@ impl ApiError {
         }
     }
 
+    /// The link before the cluster that broke, if that is why nobody answered.
+    pub(super) fn chain(&self) -> Option<&ChainError> {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(chain) = error.downcast_ref() {
+                return Some(chain);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
     /// Asking again may help: nobody answered, or the server said later.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::Transport { .. } => true,
+            Self::Transport { .. } => self.chain().is_none_or(|chain| chain.hope == Hope::Passing),
             Self::Refused(status) => {
                 // 409 with the reason Conflict is a lost race inside the server, such as on a quota; a name that is taken
                 // has the reason AlreadyExists.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::PodSettings;
 use super::api::{ApiError, PodApi, Run};
 use crate::backend::{Check, Verdict};
+use crate::identity::eks::{Chain, LINKS, Link};
 
 /// What the broker does in a target's namespace: the verbs of its role, no more and no less.
 const VERBS: [(&str, &str, &str); 7] = [
@@ -22,12 +23,27 @@ const VERBS: [(&str, &str, &str); 7] = [
 ];
 
 /// The links, as they are tried. After the first broken one the rest is skipped, but for the verbs, which are all tried.
-pub(super) fn check(settings: Arc<PodSettings>, api: PodApi) -> impl Stream<Item = Check> + Send {
+pub(super) fn check(
+    settings: Arc<PodSettings>,
+    api: PodApi,
+    chain: Option<Arc<Chain>>,
+) -> impl Stream<Item = Check> + Send {
     async_stream::stream! {
-        let connect = connect(&api).await;
+        // Who we are to the cluster is called by what proves it.
+        let proof = if chain.is_some() { "token" } else { "identity" };
+        let mut whole = true;
+        if let Some(chain) = &chain {
+            let links = chain.explain().await;
+            whole = links.iter().all(|link| link.fix.is_none());
+            let missing = LINKS.iter().skip(links.len()).map(|name| skipped(name, ""));
+            for check in links.into_iter().map(of_link).chain(missing) {
+                yield check;
+            }
+        }
+        let connect = if whole { connect(&api).await } else { skipped("connect", "") };
         let connected = connect.verdict == Verdict::Passed;
         yield connect;
-        let identity = if connected { identity(&api).await } else { skipped("identity", "") };
+        let identity = if connected { identity(&api, proof).await } else { skipped(proof, "") };
         let identified = identity.verdict == Verdict::Passed;
         yield identity;
         let mut permitted = identified;
@@ -62,7 +78,7 @@ fn subject(verb: &str, resource: &str, subresource: &str) -> String {
 }
 
 /// The whole chain of causes: TLS and DNS errors hide at its end.
-fn chain(error: &ApiError) -> String {
+fn causes(error: &ApiError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -70,6 +86,22 @@ fn chain(error: &ApiError) -> String {
         source = cause.source();
     }
     text
+}
+
+const IDENTITY_FIX: &str = "the cluster does not accept the target's credentials: renew them in its kubeconfig, or recreate the \
+                            service account's token";
+
+/// The verifier answers every breach with the same 401.
+const TOKEN_FIX: &str = "the cluster does not accept the token. In the order of how often it is: the role has no access entry and \
+                         no line in aws-auth; the role was deleted and made anew, so its old entry means another role (make \
+                         the entry anew); a line in aws-auth names the role with its path (leave the path out); the target's \
+                         cluster is not this cluster's name; the broker's clock is wrong by minutes";
+
+fn of_link(link: Link) -> Check {
+    match link.fix {
+        None => passed(link.name, "", link.detail),
+        Some(fix) => failed(link.name, "", link.detail, fix),
+    }
 }
 
 async fn connect(api: &PodApi) -> Check {
@@ -88,12 +120,12 @@ async fn connect(api: &PodApi) -> Check {
         Err(error) => {
             let fix = "check the target's server address, its certificate authority, and that the broker may reach it \
                        (security groups, private endpoint, network policy)";
-            failed("connect", "", chain(&error), fix.to_owned())
+            failed("connect", "", causes(&error), fix.to_owned())
         }
     }
 }
 
-async fn identity(api: &PodApi) -> Check {
+async fn identity(api: &PodApi, link: &'static str) -> Check {
     let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     match api.call(Method::POST, path, Some(&review)).await {
@@ -101,16 +133,14 @@ async fn identity(api: &PodApi) -> Check {
             let user = &answer["status"]["userInfo"];
             let name = user["username"].as_str().unwrap_or_default();
             let groups: Vec<_> = user["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            passed("identity", "", format!("the cluster knows us as {name}, in the groups {}", groups.join(", ")))
+            passed(link, "", format!("the cluster knows us as {name}, in the groups {}", groups.join(", ")))
         }
         Err(error) if error.code() == Some(401) => {
-            let fix = "the cluster does not accept the target's credentials: renew them in its kubeconfig, or recreate the \
-                       service account's token";
-            failed("identity", "", chain(&error), fix.to_owned())
+            failed(link, "", causes(&error), (if link == "token" { TOKEN_FIX } else { IDENTITY_FIX }).to_owned())
         }
         Err(error) => {
             let fix = "the API server could not say who we are; try again, then look at its log";
-            failed("identity", "", chain(&error), fix.to_owned())
+            failed(link, "", causes(&error), fix.to_owned())
         }
     }
 }
@@ -138,7 +168,7 @@ async fn permission(settings: &PodSettings, api: &PodApi, verb: &str, resource: 
         }
         Err(error) => {
             let fix = "the API server could not say what we may do; try again, then look at its log";
-            failed("permission", &subject, chain(&error), fix.to_owned())
+            failed("permission", &subject, causes(&error), fix.to_owned())
         }
     }
 }
@@ -166,7 +196,7 @@ async fn dry_run(settings: &PodSettings, api: &PodApi) -> Check {
                 "mend what the cluster names: a missing namespace {}, an admission policy or a quota",
                 settings.namespace
             );
-            failed("create", "", chain(&error), fix)
+            failed("create", "", causes(&error), fix)
         }
     }
 }

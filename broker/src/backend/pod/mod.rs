@@ -41,6 +41,7 @@ use self::hub::Hub;
 use self::view::View;
 use super::{Backend, Cancel, Check, EventStream, Filter, Health, Submitted, View as Depth};
 use crate::error::Error;
+use crate::identity::{Connection, eks};
 use crate::execution::{
     Address, CancelIntent, Cursor, Execution, ExecutionId, FailureClass, InstanceId, PolicyDefaults, State, Submit,
     TargetName, Tenant, WatchOptions,
@@ -77,19 +78,21 @@ pub struct PodBackend {
     settings: Arc<PodSettings>,
     api: PodApi,
     hub: Arc<Hub>,
+    chain: Option<Arc<eks::Chain>>,
 }
 
 impl PodBackend {
     /// Starts the target's watch and its reconciler, which end with `stop`.
     pub fn start(
         settings: PodSettings,
-        client: kube::Client,
+        connection: Connection,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
+        let Connection { client, chain, .. } = connection;
         let api = PodApi::new(client, &settings.namespace, settings.instance.as_str(), ServerClock::default());
         let hub = Arc::new(Hub::new(&settings));
-        let backend = Arc::new(Self { settings: Arc::new(settings), api, hub });
+        let backend = Arc::new(Self { settings: Arc::new(settings), api, hub, chain });
         let span = info_span!("target", name = %backend.settings.target);
         let (watching, watch_stop) = (Arc::clone(&backend), stop.clone());
         tasks.spawn(async move { watching.hub.run(&watching.api, &watch_stop).await }.instrument(span.clone()));
@@ -287,7 +290,7 @@ impl Backend for PodBackend {
     }
 
     fn check(&self) -> BoxStream<'static, Check> {
-        check::check(Arc::clone(&self.settings), self.api.clone()).boxed()
+        check::check(Arc::clone(&self.settings), self.api.clone(), self.chain.clone()).boxed()
     }
 }
 

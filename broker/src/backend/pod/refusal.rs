@@ -8,13 +8,18 @@ use kube::core::Status;
 use super::api::ApiError;
 use crate::error::{Error, FieldViolation, Refusal};
 use crate::execution::TargetName;
+use crate::identity::eks::Hope;
 
 /// The error of a request that failed for good.
 pub(super) fn error(target: &TargetName, operation: &'static str, error: ApiError) -> Error {
     let target = target.to_string();
     match error {
         ApiError::Refused(status) => refused(target, operation, *status),
-        transport @ ApiError::Transport { .. } => Error::Backend { target, operation, source: Box::new(transport) },
+        transport @ ApiError::Transport { .. } => match transport.chain().map(|chain| (chain.link, chain.hope)) {
+            None => Error::Backend { target, operation, source: Box::new(transport) },
+            Some((link, Hope::Lasting)) => Error::CredentialsRefused { target, link, source: Box::new(transport) },
+            Some((_, Hope::Passing)) => Error::CredentialsUnavailable { target, source: Box::new(transport) },
+        },
     }
 }
 

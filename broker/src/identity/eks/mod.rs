@@ -1,0 +1,161 @@
+//! Credentials for an EKS cluster: workload identity → assumed role → presigned token → Kubernetes user.
+//!
+//! ```text
+//! base        who the broker is to AWS, by an explicit mode
+//!   └ session   the target's role, assumed once for everybody, renewed early
+//!       ├ cluster  endpoint and authorities by DescribeCluster, cached
+//!       └ token    a presigned GetCallerIdentity, pure
+//!           └ client  puts a token on each request; a 401 renews it once, a TLS failure the cluster once
+//! ```
+//!
+//! No credential leaves this module but as a sensitive header. Nothing is asked of AWS before the first request, so a broker
+//! starts while AWS is away. `explain` walks the same links for `podbroker check`.
+
+mod base;
+mod client;
+mod cluster;
+mod explain;
+mod partition;
+mod session;
+mod token;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use thiserror::Error;
+
+pub use base::CredentialsMode;
+pub use explain::{LINKS, Link};
+pub use partition::{RegionError, StsEndpoint};
+
+use self::cluster::{Cluster, Clusters};
+use self::session::RoleSession;
+use self::token::Tokens;
+use super::Connection;
+
+/// How a target's EKS cluster is reached.
+#[derive(Debug, Clone)]
+pub struct EksSettings {
+    /// The cluster's name.
+    pub cluster: String,
+    /// What the token is signed for; the cluster's name but for local clusters on Outposts, which use their id.
+    pub cluster_id: String,
+    /// The cluster's region.
+    pub region: String,
+    /// The role to assume; the base credentials themselves without.
+    pub role: Option<RoleSettings>,
+    /// Which of the region's STS endpoints the token is for.
+    pub sts: StsEndpoint,
+    /// Endpoint and authorities that are known; DescribeCluster is asked without.
+    pub fixed: Option<FixedCluster>,
+}
+
+/// How a target's role is assumed.
+#[derive(Debug, Clone)]
+pub struct RoleSettings {
+    /// The role's ARN.
+    pub arn: String,
+    /// For the cluster's audit log: an access entry's user name carries it.
+    pub session_name: String,
+    /// What the trust policy may ask for. Not secret, and not shown either.
+    pub external_id: Option<String>,
+    /// Stays with every session that is made from this one.
+    pub source_identity: Option<String>,
+    /// Session tags.
+    pub tags: BTreeMap<String, String>,
+    /// What the session may do at most.
+    pub policy: SessionPolicy,
+    /// How long a session lives; chained roles get an hour at most.
+    pub duration: std::time::Duration,
+}
+
+/// What a session may do at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionPolicy {
+    /// DescribeCluster on the one cluster, whatever the role allows: a token needs no permission.
+    DescribeCluster,
+    /// All that the role allows.
+    Unrestricted,
+}
+
+/// A cluster that need not be described.
+#[derive(Debug, Clone)]
+pub struct FixedCluster {
+    /// The API server's URL.
+    pub endpoint: String,
+    /// Its authorities, PEM, one or several.
+    pub authorities: Vec<u8>,
+}
+
+/// Which link of the chain broke, and whether time may mend it.
+#[derive(Debug, Error)]
+#[error("{link}: {what}")]
+pub struct ChainError {
+    /// The link's name, as `podbroker check` has it.
+    pub link: &'static str,
+    /// What is wrong there.
+    pub what: String,
+    /// Whether time may mend it.
+    pub hope: Hope,
+    /// What AWS or the network said.
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// Whether time may mend a broken link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hope {
+    /// It may: an outage, throttling.
+    Passing,
+    /// It will not: somebody has to change something.
+    Lasting,
+}
+
+/// The SDK's settings for a region, with one of the ways to base credentials.
+pub async fn aws(mode: CredentialsMode, region: &str) -> SdkConfig {
+    let region = Region::new(region.to_owned());
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(std::time::Duration::from_secs(3))
+        .operation_attempt_timeout(std::time::Duration::from_secs(8))
+        .operation_timeout(std::time::Duration::from_secs(20))
+        .build();
+    aws_config::defaults(BehaviorVersion::latest())
+        .region(region.clone())
+        .credentials_provider(base::provider(mode, region, timeouts.clone()))
+        .timeout_config(timeouts)
+        .load()
+        .await
+}
+
+/// A way into an EKS cluster. Asks nobody for anything yet.
+pub fn eks(aws: &SdkConfig, mode: CredentialsMode, settings: EksSettings) -> Result<Connection, super::IdentityError> {
+    let settings = Arc::new(settings);
+    let host = partition::sts_host(&settings.region, settings.sts).map_err(super::IdentityError::Region)?;
+    let session = Arc::new(RoleSession::new(aws, Arc::clone(&settings)));
+    let tokens = Arc::new(Tokens::new(Arc::clone(&session), &settings, host));
+    let clusters = Arc::new(Clusters::new(aws, &session, Arc::clone(&settings)));
+    let chain = Arc::new(Chain { aws: aws.clone(), mode, settings: Arc::clone(&settings), session, clusters, tokens });
+    let endpoint = match &settings.fixed {
+        Some(fixed) => fixed.endpoint.clone(),
+        None => format!("EKS cluster {} in {}", settings.cluster, settings.region),
+    };
+    let client = client::connect(Arc::clone(&chain));
+    Ok(Connection { client, namespace: "default".to_owned(), endpoint, chain: Some(chain) })
+}
+
+/// The links of one target, alive.
+pub struct Chain {
+    aws: SdkConfig,
+    mode: CredentialsMode,
+    settings: Arc<EksSettings>,
+    session: Arc<RoleSession>,
+    clusters: Arc<Clusters>,
+    tokens: Arc<Tokens>,
+}
+
+impl Chain {
+    async fn cluster(&self) -> Result<Arc<Cluster>, ChainError> {
+        self.clusters.get().await
+    }
+}

@@ -1,0 +1,283 @@
+//! The role session of a target: assumed once, whoever asks; renewed early; never used when it is about to die.
+//!
+//! The SDK's own provider is not used: it has no source identity, is not cached when it is asked directly, and hands out
+//! credentials with seconds left, with which a token would die in seconds too.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_sdk_sts::error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError};
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::types::Tag;
+use tokio::sync::Mutex as AsyncMutex;
+use tracing::{info, warn};
+
+use super::{ChainError, EksSettings, Hope, RoleSettings, SessionPolicy};
+
+/// Renewed when less is left, so that an outage of STS of that length is not noticed by anybody.
+const RENEW_BEFORE: Duration = Duration::from_mins(20);
+
+/// Not used when less is left: a token made now must live for a while.
+const FLOOR: Duration = Duration::from_mins(2);
+
+/// While a renewal fails and the session still lives, it is tried again after so long and not at every request.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// One target's session.
+pub(super) struct RoleSession {
+    sts: aws_sdk_sts::Client,
+    base: Option<SharedCredentialsProvider>,
+    settings: Arc<EksSettings>,
+    current: Mutex<Option<Session>>,
+    /// Held across AssumeRole, on purpose: five hundred requests on a cold broker assume the role once.
+    assuming: AsyncMutex<()>,
+}
+
+#[derive(Clone)]
+struct Session {
+    credentials: Credentials,
+    /// The assumed role's ARN, with the session name; empty for base credentials.
+    arn: String,
+    renew_at: SystemTime,
+}
+
+impl Session {
+    fn is_alive(&self, now: SystemTime) -> bool {
+        self.credentials.expiry().is_none_or(|expiry| expiry > now + FLOOR)
+    }
+}
+
+impl RoleSession {
+    pub(super) fn new(aws: &SdkConfig, settings: Arc<EksSettings>) -> Self {
+        Self {
+            sts: aws_sdk_sts::Client::new(aws),
+            base: aws.credentials_provider(),
+            settings,
+            current: Mutex::new(None),
+            assuming: AsyncMutex::new(()),
+        }
+    }
+
+    fn current(&self) -> Option<Session> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, session: Option<Session>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = session;
+    }
+
+    /// Credentials that live for at least two minutes.
+    pub(super) async fn credentials(&self) -> Result<Credentials, ChainError> {
+        self.session().await.map(|session| session.credentials)
+    }
+
+    /// The session's ARN and its end; for people.
+    pub(super) async fn describe(&self) -> Result<(String, Option<SystemTime>), ChainError> {
+        self.session().await.map(|session| (session.arn, session.credentials.expiry()))
+    }
+
+    /// The next request assumes the role anew.
+    pub(super) async fn forget(&self) {
+        let _assuming = self.assuming.lock().await;
+        self.set(None);
+    }
+
+    async fn session(&self) -> Result<Session, ChainError> {
+        if let Some(session) = self.fresh() {
+            return Ok(session);
+        }
+        let _assuming = self.assuming.lock().await;
+        if let Some(session) = self.fresh() {
+            return Ok(session);
+        }
+        let made = match &self.settings.role {
+            Some(role) => self.assume(role).await,
+            None => self.base_credentials().await,
+        };
+        match made {
+            Ok(session) => {
+                self.set(Some(session.clone()));
+                Ok(session)
+            }
+            Err(error) => match self.current() {
+                Some(mut session) if session.is_alive(SystemTime::now()) => {
+                    warn!(error = &error as &dyn std::error::Error, "the role session could not be renewed yet");
+                    session.renew_at = SystemTime::now() + RETRY_AFTER;
+                    self.set(Some(session.clone()));
+                    Ok(session)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn fresh(&self) -> Option<Session> {
+        let now = SystemTime::now();
+        self.current().filter(|session| now < session.renew_at && session.is_alive(now))
+    }
+
+    async fn base_credentials(&self) -> Result<Session, ChainError> {
+        let provider = self.base.as_ref().ok_or_else(|| no_base("no credentials are configured", None))?;
+        let credentials = provider.provide_credentials().await.map_err(base_error)?;
+        let renew_at = renew_at(SystemTime::now(), credentials.expiry());
+        Ok(Session { credentials, arn: String::new(), renew_at })
+    }
+
+    async fn assume(&self, role: &RoleSettings) -> Result<Session, ChainError> {
+        let tags = role.tags.iter().map(|(key, value)| {
+            Tag::builder().key(key).value(value).build().map_err(|error| ChainError {
+                link: "role",
+                what: "a session tag is not valid".to_owned(),
+                hope: Hope::Lasting,
+                source: Some(error.into()),
+            })
+        });
+        let tags = tags.collect::<Result<Vec<_>, _>>()?;
+        let seconds = i32::try_from(role.duration.as_secs()).unwrap_or(3600);
+        let answer = self
+            .sts
+            .assume_role()
+            .role_arn(&role.arn)
+            .role_session_name(&role.session_name)
+            .set_external_id(role.external_id.clone())
+            .set_source_identity(role.source_identity.clone())
+            .set_tags((!tags.is_empty()).then_some(tags))
+            .set_policy(self.policy(role))
+            .duration_seconds(seconds)
+            .send()
+            .await
+            .map_err(|error| assume_error(role, error))?;
+        let now = SystemTime::now();
+        let broken = |what: &str| ChainError {
+            link: "role",
+            what: what.to_owned(),
+            hope: Hope::Passing,
+            source: None,
+        };
+        let keys = answer.credentials().ok_or_else(|| broken("STS gave no credentials"))?;
+        let expiry = SystemTime::try_from(*keys.expiration()).map_err(|_| broken("STS gave no expiry"))?;
+        let credentials = Credentials::new(
+            keys.access_key_id(),
+            keys.secret_access_key(),
+            Some(keys.session_token().to_owned()),
+            Some(expiry),
+            "podbroker",
+        );
+        let arn = answer.assumed_role_user().map(|user| user.arn().to_owned()).unwrap_or_default();
+        info!(role = role.arn, session = arn, "assumed the role");
+        Ok(Session { credentials, arn, renew_at: renew_at(now, Some(expiry)) })
+    }
+
+    /// A session policy that leaves DescribeCluster on the one cluster. What a token needs, GetCallerIdentity, cannot even be
+    /// denied.
+    fn policy(&self, role: &RoleSettings) -> Option<String> {
+        if role.policy == SessionPolicy::Unrestricted {
+            return None;
+        }
+        let mut arn = role.arn.splitn(6, ':');
+        let (partition, account) = (arn.nth(1)?, arn.nth(2)?);
+        let EksSettings { region, cluster, .. } = &*self.settings;
+        let resource = format!("arn:{partition}:eks:{region}:{account}:cluster/{cluster}");
+        let statement =
+            serde_json::json!({ "Effect": "Allow", "Action": "eks:DescribeCluster", "Resource": resource });
+        Some(serde_json::json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string())
+    }
+}
+
+/// When to renew: well before the end, but not at once where sessions are short.
+fn renew_at(now: SystemTime, expiry: Option<SystemTime>) -> SystemTime {
+    let Some(expiry) = expiry else {
+        // Credentials without an end may still be changed, by whoever wrote them into the environment or a file.
+        return now + Duration::from_hours(1);
+    };
+    let life = expiry.duration_since(now).unwrap_or_default();
+    expiry - RENEW_BEFORE.min(life / 3)
+}
+
+fn no_base(what: &str, source: Option<Box<dyn std::error::Error + Send + Sync>>) -> ChainError {
+    ChainError { link: "workload-identity", what: what.to_owned(), hope: Hope::Lasting, source }
+}
+
+/// The base credentials did not come.
+pub(super) fn base_error(error: CredentialsError) -> ChainError {
+    let (what, hope) = match &error {
+        CredentialsError::CredentialsNotLoaded(_) => ("the broker has no AWS credentials", Hope::Lasting),
+        CredentialsError::InvalidConfiguration(_) => ("the broker's AWS credentials are not set up right", Hope::Lasting),
+        CredentialsError::ProviderTimedOut(_) => ("the broker's AWS credentials did not come in time", Hope::Passing),
+        _ => ("the broker's AWS credentials cannot be had", Hope::Passing),
+    };
+    let text = DisplayErrorContext(&error).to_string();
+    ChainError { link: "workload-identity", what: what.to_owned(), hope, source: Some(text.into()) }
+}
+
+fn assume_error(role: &RoleSettings, error: SdkError<AssumeRoleError>) -> ChainError {
+    let arn = &role.arn;
+    let code = error.as_service_error().and_then(|service| service.code()).unwrap_or_default().to_owned();
+    let said = error.as_service_error().and_then(|service| service.message()).unwrap_or_default().to_owned();
+    let (link, what, hope) = match (&error, code.as_str()) {
+        (_, "AccessDenied") => ("role", format!("not allowed to assume {arn}: {said}"), Hope::Lasting),
+        (_, "InvalidClientTokenId" | "UnrecognizedClientException" | "SignatureDoesNotMatch") => {
+            ("workload-identity", format!("AWS does not know the broker's own credentials: {said}"), Hope::Lasting)
+        }
+        (_, "ExpiredToken" | "ExpiredTokenException") => {
+            ("workload-identity", format!("the broker's own credentials have expired: {said}"), Hope::Lasting)
+        }
+        (_, "RegionDisabledException") => {
+            ("role", format!("STS is switched off in the region for that account: {said}"), Hope::Lasting)
+        }
+        (_, "PackedPolicyTooLarge" | "PackedPolicyTooLargeException" | "MalformedPolicyDocument" | "ValidationError") => {
+            ("role", format!("STS refuses the request for {arn}: {said}"), Hope::Lasting)
+        }
+        (SdkError::ServiceError(service), _) if service.raw().status().as_u16() < 500 && !is_throttling(&code) => {
+            ("role", format!("STS refuses to assume {arn}: {code} {said}"), Hope::Lasting)
+        }
+        // The base credentials are fetched inside of this call.
+        (SdkError::ConstructionFailure(_), _) => ("role", format!("cannot ask to assume {arn}"), Hope::Lasting),
+        (SdkError::DispatchFailure(failure), _) if !failure.is_io() && !failure.is_timeout() => {
+            ("workload-identity", "the broker's AWS credentials cannot be had".to_owned(), Hope::Lasting)
+        }
+        _ => ("role", format!("STS does not answer for {arn}"), Hope::Passing),
+    };
+    let source = DisplayErrorContext(&error).to_string();
+    ChainError { link, what, hope, source: Some(source.into()) }
+}
+
+/// STS asks for patience.
+pub(super) fn is_throttling(code: &str) -> bool {
+    matches!(code, "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException")
+}
+
+/// The session for the SDK's clients.
+pub(super) struct SessionProvider(pub(super) Arc<RoleSession>);
+
+impl std::fmt::Debug for SessionProvider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionProvider")
+    }
+}
+
+impl ProvideCredentials for SessionProvider {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async { self.0.credentials().await.map_err(CredentialsError::provider_error) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_renewed_well_before_its_end_but_not_at_once() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        assert_eq!(renew_at(now, Some(now + Duration::from_hours(1))), now + Duration::from_mins(40));
+        assert_eq!(renew_at(now, Some(now + Duration::from_mins(15))), now + Duration::from_mins(10));
+        assert!(renew_at(now, None) > now);
+    }
+}
