@@ -1,0 +1,46 @@
+"""The shipped files, read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+FOLDER: Final = ROOT / "k8s"
+PAGE: Final = ROOT / "docs/eks.md"
+#: Every file that is shipped, by its path under `k8s/`.
+NAMES: Final = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file())
+
+Document = dict[str, Any]
+
+
+def text(name: str) -> str:
+    """A file under `k8s/` as it stands."""
+    return (FOLDER / name).read_text()
+
+
+def load(name: str) -> Document:
+    """A file under `k8s/`: one document of YAML or JSON, keys given twice refused."""
+    if name.endswith(".json"):
+        document: Document = json.loads(text(name), object_pairs_hook=_without_twins)
+        return document
+    (document,) = yaml.load_all(text(name), Loader=_StrictLoader)
+    return document
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> Document:
+    keys = [key for key, _ in pairs]
+    assert len(keys) == len(set(keys)), f"a key twice among {keys}"
+    return dict(pairs)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML lets the last of two equal keys win; Kubernetes refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Reads a mapping."""
+        _without_twins([(self.construct_object(key, deep=deep), None) for key, _ in node.value])
+        return super().construct_mapping(node, deep=deep)
