@@ -110,7 +110,10 @@ impl Eks {
         }
         let hour = Duration::from_hours(1);
         if self.session_duration.is_some_and(|time| !(Duration::from_mins(15)..=12 * hour).contains(&time)) {
-            return Err(Problem::new("eks.session_duration", "must be \"15m\" to \"12h\"; a chained role gets \"1h\" at most"));
+            return Err(Problem::new(
+                "eks.session_duration",
+                "must be \"15m\" to \"12h\"; a chained role gets \"1h\" at most",
+            ));
         }
         match (&self.endpoint, &self.certificate_authority) {
             (Some(endpoint), Some(_)) if endpoint.starts_with("https://") => Ok(()),

@@ -143,8 +143,11 @@ fn eks_settings(config: &Config, target: &Target) -> Result<eks::EksSettings, Ta
     });
     let fixed = match (more.endpoint, more.certificate_authority) {
         (Some(endpoint), Some(path)) => {
-            let authorities = std::fs::read(&path)
-                .map_err(|source| TargetError::Authorities { target: target.name.clone(), path, source })?;
+            let authorities = std::fs::read(&path).map_err(|source| TargetError::Authorities {
+                target: target.name.clone(),
+                path,
+                source,
+            })?;
             Some(eks::FixedCluster { endpoint, authorities })
         }
         _ => None,

@@ -36,14 +36,16 @@ fn the_example_is_accepted_with_everything_in_it_that_is_commented_out() {
 
 #[test]
 fn the_example_shows_every_key() {
-    for place in ["", "[tls]\n", "[[tokens]]\n", "[[targets]]\n", "[limits]\n"] {
+    let eks = "[[targets]]\nname = \"e\"\nkind = \"eks\"\n[targets.eks]\n";
+    for place in ["", "[tls]\n", "[[tokens]]\n", "[aws]\n", "[[targets]]\n", eks, "[limits]\n"] {
         let refusal = parse(&format!("{place}nonsense = 1\n")).unwrap_err();
         let keys: Vec<&str> = refusal.split('`').skip(3).step_by(2).collect();
-        assert!(keys.len() >= 2, "{refusal}");
+        assert!(!keys.is_empty(), "{refusal}");
         for key in keys {
             let shown = |line: &str| {
                 let line = line.trim_start_matches("# ");
-                line.starts_with(&format!("{key} = ")) || line == format!("[{key}]") || line == format!("[[{key}]]")
+                let tables = [format!("[{key}]"), format!("[[{key}]]"), format!("[targets.{key}]")];
+                line.starts_with(&format!("{key} = ")) || tables.contains(&line.to_owned())
             };
             assert!(EXAMPLE.lines().any(shown), "{key} is not in the example");
         }
@@ -111,10 +113,34 @@ fn every_refusal_names_file_place_key_and_reason() {
             "[[targets]]\nname = \"a\"\nkind = \"in-cluster\"\ncontext = \"x\"\n".to_owned(),
             "c.toml: targets[0].context: only applies to the kind \"kubeconfig\"",
         ),
-        (eks.to_owned(), "c.toml: targets[0].role_arn: is needed for the kind \"eks\""),
+        (
+            "[[targets]]\nname = \"e\"\nkind = \"eks\"\ncluster = \"c\"\n".to_owned(),
+            "c.toml: targets[0].region: is needed for the kind \"eks\"",
+        ),
         (
             format!("{eks}role_arn = \"arn\"\n"),
-            "c.toml: targets[0].kind: this version has no EKS targets; use \"kubeconfig\" or \"in-cluster\"",
+            "c.toml: targets[0].role_arn: must be a role's ARN, such as arn:aws:iam::111122223333:role/Name",
+        ),
+        (format!("{TARGET}[targets.eks]\nfips = true\n"), "c.toml: targets[0].eks: only applies to the kind \"eks\""),
+        (
+            format!("{eks}[targets.eks]\nsession_name = \"a b\"\n"),
+            "c.toml: targets[0].eks.session_name: must be 2 to 64 letters, digits or any of _+=,.@-",
+        ),
+        (
+            format!("{eks}[targets.eks]\nsession_duration = \"1m\"\n"),
+            "c.toml: targets[0].eks.session_duration: must be \"15m\" to \"12h\"; a chained role gets \"1h\" at most",
+        ),
+        (
+            format!("{eks}[targets.eks]\nendpoint = \"https://a\"\n"),
+            "c.toml: targets[0].eks.endpoint: and eks.certificate_authority belong together",
+        ),
+        (
+            format!("{eks}[targets.eks]\nexternalid = \"x\"\n"),
+            "c.toml:7: targets.eks.externalid: unknown field `externalid`, expected one of ",
+        ),
+        (
+            "[aws]\ncredentials = \"magic\"\n".to_owned(),
+            "c.toml:2: aws.credentials: unknown variant `magic`, expected one of ",
         ),
         (format!("{TARGET}result_image = \" \"\n"), "c.toml: targets[0].result_image: must name an image"),
         (

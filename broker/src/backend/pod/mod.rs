@@ -41,11 +41,11 @@ use self::hub::Hub;
 use self::view::View;
 use super::{Backend, Cancel, Check, EventStream, Filter, Health, Submitted, View as Depth};
 use crate::error::Error;
-use crate::identity::{Connection, eks};
 use crate::execution::{
     Address, CancelIntent, Cursor, Execution, ExecutionId, FailureClass, InstanceId, PolicyDefaults, State, Submit,
     TargetName, Tenant, WatchOptions,
 };
+use crate::identity::{Connection, eks};
 
 /// Whether pods get the finalizer that keeps their outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use futures::future::BoxFuture;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -95,12 +95,14 @@ impl EksService {
             hope: Hope::Lasting,
             source: Some(source),
         };
-        let uri: Uri = cluster.endpoint.parse().map_err(|error: http::uri::InvalidUri| {
-            broken("the cluster's endpoint is no URL", error.into())
-        })?;
+        let uri: Uri = cluster
+            .endpoint
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| broken("the cluster's endpoint is no URL", error.into()))?;
         let mut config = kube::Config::new(uri);
         config.root_cert = Some(cluster.authorities.clone());
-        let http = http_client(&config).map_err(|error| broken("the cluster's authorities are not usable", error.into()))?;
+        let http =
+            http_client(&config).map_err(|error| broken("the cluster's authorities are not usable", error.into()))?;
         let made = Arc::new(Line { cluster, http });
         *line = Some(Arc::clone(&made));
         Ok(made)

@@ -90,9 +90,7 @@ impl Clusters {
     }
 
     async fn get_asked_after(&self, moment: Option<Instant>) -> Result<Arc<Cluster>, ChainError> {
-        let good = |known: &Known| {
-            moment.map_or(Instant::now() < known.ask_again, |moment| known.asked > moment)
-        };
+        let good = |known: &Known| moment.map_or(Instant::now() < known.ask_again, |moment| known.asked > moment);
         if let Some(known) = self.known().filter(good) {
             return Ok(known.cluster);
         }
@@ -108,7 +106,10 @@ impl Clusters {
             }
             Err(error) => match self.known() {
                 Some(mut known) => {
-                    warn!(error = &error as &dyn std::error::Error, "the cluster cannot be described; the last answer serves");
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the cluster cannot be described; the last answer serves"
+                    );
                     known.asked = Instant::now();
                     known.ask_again = known.asked + RETRY_AFTER;
                     self.set(known.clone());
@@ -131,7 +132,7 @@ impl Clusters {
             .name(name)
             .send()
             .await
-            .map_err(|error| describe_error(name, &self.settings.region, error))?;
+            .map_err(|error| describe_error(name, &self.settings.region, &error))?;
         let cluster = answer.cluster().ok_or_else(|| failure(Hope::Passing, "EKS gave no cluster", None))?;
         let status = cluster.status().cloned().unwrap_or(ClusterStatus::from("UNKNOWN"));
         let (Some(endpoint), Some(authority)) =
@@ -145,7 +146,13 @@ impl Clusters {
             failure(Hope::Lasting, "the cluster's certificate authority is not base64", Some(error.into()))
         })?;
         let authorities = certificates(&pem)?;
-        info!(cluster = name, status = status.as_str(), endpoint, authorities = authorities.len(), "described the cluster");
+        info!(
+            cluster = name,
+            status = status.as_str(),
+            endpoint,
+            authorities = authorities.len(),
+            "described the cluster"
+        );
         Ok(Cluster { endpoint: endpoint.to_owned(), authorities, status: status.as_str().to_owned() })
     }
 }
@@ -173,14 +180,14 @@ fn failure(
     ChainError { link: "cluster", what: what.into(), hope, source }
 }
 
-fn describe_error(name: &str, region: &str, error: SdkError<DescribeClusterError>) -> ChainError {
+fn describe_error(name: &str, region: &str, error: &SdkError<DescribeClusterError>) -> ChainError {
     let code = error.as_service_error().and_then(|service| service.code()).unwrap_or_default().to_owned();
     let said = error.as_service_error().and_then(|service| service.message()).unwrap_or_default().to_owned();
     // The session's own failure is the cause that matters, and it names its own link.
-    if let Some(chain) = chain_error(&error) {
+    if let Some(chain) = chain_error(error) {
         return chain;
     }
-    let (what, hope) = match (&error, code.as_str()) {
+    let (what, hope) = match (error, code.as_str()) {
         (_, "AccessDeniedException" | "AccessDenied") => {
             (format!("not allowed to describe the cluster {name}: {said}"), Hope::Lasting)
         }
@@ -190,7 +197,7 @@ fn describe_error(name: &str, region: &str, error: SdkError<DescribeClusterError
         }
         _ => (format!("EKS does not answer for {name}"), Hope::Passing),
     };
-    let source = DisplayErrorContext(&error).to_string();
+    let source = DisplayErrorContext(error).to_string();
     failure(hope, what, Some(source.into()))
 }
 

@@ -97,13 +97,18 @@ const STS_FIX: &str = "STS cannot be reached or refuses: check the region of the
 
 fn role_fix(what: &str, arn: &str) -> String {
     if what.contains("sts:TagSession") {
-        format!("allow sts:TagSession beside sts:AssumeRole in the trust policy of {arn}: the session carries tags, and tags that a pod identity adds count too")
+        format!(
+            "allow sts:TagSession beside sts:AssumeRole in the trust policy of {arn}: the session carries tags, and tags that a pod identity adds count too"
+        )
     } else if what.contains("sts:SetSourceIdentity") {
         format!("allow sts:SetSourceIdentity in the trust policy of {arn}, or leave source_identity out of the target")
     } else if what.contains("not allowed to assume") {
-        format!("let the trust policy of {arn} name the broker's identity, with the same external id if it asks for one, and let the broker's own policy allow sts:AssumeRole on it")
+        format!(
+            "let the trust policy of {arn} name the broker's identity, with the same external id if it asks for one, and let the broker's own policy allow sts:AssumeRole on it"
+        )
     } else if what.contains("switched off") {
-        "activate STS for that region in the account's settings (IAM, account settings), or use another region".to_owned()
+        "activate STS for that region in the account's settings (IAM, account settings), or use another region"
+            .to_owned()
     } else if what.contains("credentials") {
         CredentialsMode::Chain.hint().to_owned()
     } else if what.contains("does not answer") {
@@ -115,7 +120,9 @@ fn role_fix(what: &str, arn: &str) -> String {
 
 fn cluster_fix(error: &ChainError, cluster: &str, region: &str) -> String {
     if error.what.contains("not allowed to describe") {
-        format!("allow eks:DescribeCluster on the cluster {cluster} in the role's permission policy; a session policy or a boundary may take it away too")
+        format!(
+            "allow eks:DescribeCluster on the cluster {cluster} in the role's permission policy; a session policy or a boundary may take it away too"
+        )
     } else if error.what.contains("there is no cluster") {
         format!("check the name {cluster}, the region {region} and the account of the role")
     } else if error.what.contains("not ACTIVE") {

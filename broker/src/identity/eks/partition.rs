@@ -41,8 +41,10 @@ pub(super) fn sts_host(region: &str, endpoint: StsEndpoint) -> Result<String, Re
     if !is_region(region) {
         return Err(RegionError(region.chars().take(64).collect()));
     }
-    let (_, domain, dual) =
-        PARTITIONS.iter().find(|(prefix, ..)| region.starts_with(prefix)).ok_or_else(|| RegionError(region.to_owned()))?;
+    let (_, domain, dual) = PARTITIONS
+        .iter()
+        .find(|(prefix, ..)| region.starts_with(prefix))
+        .ok_or_else(|| RegionError(region.to_owned()))?;
     Ok(match endpoint {
         StsEndpoint::Regional => format!("sts.{region}.{domain}"),
         StsEndpoint::Fips => format!("sts-fips.{region}.{domain}"),
@@ -89,7 +91,9 @@ mod tests {
 
     #[test]
     fn what_is_no_region_makes_no_host() {
-        for bad in ["", "us", "us-east", "us-east-", "1", "us-east-1.evil.example", "US-EAST-1", "us--1", "a/b-1", "u-e-1"] {
+        for bad in
+            ["", "us", "us-east", "us-east-", "1", "us-east-1.evil.example", "US-EAST-1", "us--1", "a/b-1", "u-e-1"]
+        {
             assert!(sts_host(bad, StsEndpoint::Regional).is_err(), "{bad}");
         }
     }

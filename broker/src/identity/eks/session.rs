@@ -122,7 +122,7 @@ impl RoleSession {
 
     async fn base_credentials(&self) -> Result<Session, ChainError> {
         let provider = self.base.as_ref().ok_or_else(|| no_base("no credentials are configured", None))?;
-        let credentials = provider.provide_credentials().await.map_err(base_error)?;
+        let credentials = provider.provide_credentials().await.map_err(|error| base_error(&error))?;
         let renew_at = renew_at(SystemTime::now(), credentials.expiry());
         Ok(Session { credentials, arn: String::new(), renew_at })
     }
@@ -150,14 +150,9 @@ impl RoleSession {
             .duration_seconds(seconds)
             .send()
             .await
-            .map_err(|error| assume_error(role, error))?;
+            .map_err(|error| assume_error(role, &error))?;
         let now = SystemTime::now();
-        let broken = |what: &str| ChainError {
-            link: "role",
-            what: what.to_owned(),
-            hope: Hope::Passing,
-            source: None,
-        };
+        let broken = |what: &str| ChainError { link: "role", what: what.to_owned(), hope: Hope::Passing, source: None };
         let keys = answer.credentials().ok_or_else(|| broken("STS gave no credentials"))?;
         let expiry = SystemTime::try_from(*keys.expiration()).map_err(|_| broken("STS gave no expiry"))?;
         let credentials = Credentials::new(
@@ -182,8 +177,7 @@ impl RoleSession {
         let (partition, account) = (arn.nth(1)?, arn.nth(2)?);
         let EksSettings { region, cluster, .. } = &*self.settings;
         let resource = format!("arn:{partition}:eks:{region}:{account}:cluster/{cluster}");
-        let statement =
-            serde_json::json!({ "Effect": "Allow", "Action": "eks:DescribeCluster", "Resource": resource });
+        let statement = serde_json::json!({ "Effect": "Allow", "Action": "eks:DescribeCluster", "Resource": resource });
         Some(serde_json::json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string())
     }
 }
@@ -203,22 +197,24 @@ fn no_base(what: &str, source: Option<Box<dyn std::error::Error + Send + Sync>>)
 }
 
 /// The base credentials did not come.
-pub(super) fn base_error(error: CredentialsError) -> ChainError {
-    let (what, hope) = match &error {
+pub(super) fn base_error(error: &CredentialsError) -> ChainError {
+    let (what, hope) = match error {
         CredentialsError::CredentialsNotLoaded(_) => ("the broker has no AWS credentials", Hope::Lasting),
-        CredentialsError::InvalidConfiguration(_) => ("the broker's AWS credentials are not set up right", Hope::Lasting),
+        CredentialsError::InvalidConfiguration(_) => {
+            ("the broker's AWS credentials are not set up right", Hope::Lasting)
+        }
         CredentialsError::ProviderTimedOut(_) => ("the broker's AWS credentials did not come in time", Hope::Passing),
         _ => ("the broker's AWS credentials cannot be had", Hope::Passing),
     };
-    let text = DisplayErrorContext(&error).to_string();
+    let text = DisplayErrorContext(error).to_string();
     ChainError { link: "workload-identity", what: what.to_owned(), hope, source: Some(text.into()) }
 }
 
-fn assume_error(role: &RoleSettings, error: SdkError<AssumeRoleError>) -> ChainError {
+fn assume_error(role: &RoleSettings, error: &SdkError<AssumeRoleError>) -> ChainError {
     let arn = &role.arn;
     let code = error.as_service_error().and_then(|service| service.code()).unwrap_or_default().to_owned();
     let said = error.as_service_error().and_then(|service| service.message()).unwrap_or_default().to_owned();
-    let (link, what, hope) = match (&error, code.as_str()) {
+    let (link, what, hope) = match (error, code.as_str()) {
         (_, "AccessDenied") => ("role", format!("not allowed to assume {arn}: {said}"), Hope::Lasting),
         (_, "InvalidClientTokenId" | "UnrecognizedClientException" | "SignatureDoesNotMatch") => {
             ("workload-identity", format!("AWS does not know the broker's own credentials: {said}"), Hope::Lasting)
@@ -229,9 +225,10 @@ fn assume_error(role: &RoleSettings, error: SdkError<AssumeRoleError>) -> ChainE
         (_, "RegionDisabledException") => {
             ("role", format!("STS is switched off in the region for that account: {said}"), Hope::Lasting)
         }
-        (_, "PackedPolicyTooLarge" | "PackedPolicyTooLargeException" | "MalformedPolicyDocument" | "ValidationError") => {
-            ("role", format!("STS refuses the request for {arn}: {said}"), Hope::Lasting)
-        }
+        (
+            _,
+            "PackedPolicyTooLarge" | "PackedPolicyTooLargeException" | "MalformedPolicyDocument" | "ValidationError",
+        ) => ("role", format!("STS refuses the request for {arn}: {said}"), Hope::Lasting),
         (SdkError::ServiceError(service), _) if service.raw().status().as_u16() < 500 && !is_throttling(&code) => {
             ("role", format!("STS refuses to assume {arn}: {code} {said}"), Hope::Lasting)
         }
@@ -242,7 +239,7 @@ fn assume_error(role: &RoleSettings, error: SdkError<AssumeRoleError>) -> ChainE
         }
         _ => ("role", format!("STS does not answer for {arn}"), Hope::Passing),
     };
-    let source = DisplayErrorContext(&error).to_string();
+    let source = DisplayErrorContext(error).to_string();
     ChainError { link, what, hope, source: Some(source.into()) }
 }
 

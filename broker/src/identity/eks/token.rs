@@ -74,11 +74,7 @@ impl std::fmt::Debug for EksToken {
 }
 
 /// Makes a token.
-pub(super) fn presign(
-    credentials: &Credentials,
-    audience: &Audience,
-    now: SystemTime,
-) -> Result<EksToken, ChainError> {
+pub(super) fn presign(credentials: &Credentials, audience: &Audience, now: SystemTime) -> Result<EksToken, ChainError> {
     let url = presigned_url(credentials, audience, now).map_err(|source| lasting("cannot sign a token", source))?;
     verify(&url, audience).map_err(|what| lasting(what, "a rule of the verifier"))?;
     let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&url));
@@ -90,7 +86,8 @@ pub(super) fn presign(
         );
         return Err(lasting(what, "the session token is too long"));
     }
-    let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|source| lasting("cannot sign a token", source))?;
+    let mut header =
+        HeaderValue::try_from(format!("Bearer {token}")).map_err(|source| lasting("cannot sign a token", source))?;
     header.set_sensitive(true);
     let end = now + LIFE;
     let good_until = credentials.expiry().map_or(end, |expiry| end.min(expiry - MARGIN));
@@ -110,7 +107,7 @@ fn presigned_url(
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;
     // STS does not look at it; the verifier wants it there, and 60 is what every client says.
-    settings.expires_in = Some(Duration::from_secs(60));
+    settings.expires_in = Some(Duration::from_mins(1));
     let identity = credentials.clone().into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)

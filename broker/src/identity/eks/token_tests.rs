@@ -35,20 +35,69 @@ fn the_signatures_are_those_of_two_other_signers() {
     // Each agrees with botocore and with the JavaScript SDK for the same input.
     let session = "IQoJb3JpZ2luX2VjEXAMPLE//////////wEaCXVzLXdlc3QtMiJHMEUCIQ+a/b=c==";
     let cases = [
-        ("us-east-1", "sts.us-east-1.amazonaws.com", "AKIDEXAMPLE", SECRET, None, "demo",
-            "79f26005b5adc4d90de222ad0f8d8cd1d70e3c7f5d08acf6e493da3da04459da"),
-        ("us-west-2", "sts.us-west-2.amazonaws.com", "ASIAEXAMPLE", SECRET, Some(session), "data-platform_1",
-            "6397db256a53d94d2ad3bb779a16c469fc8e292e1fb9e9742f524115c77ea4e0"),
-        ("us-east-2", "sts-fips.us-east-2.amazonaws.com", "ASIAEXAMPLE", SECRET, Some("A+/="), "demo",
-            "8c5facf7f07ff4e12d2e871888f46b8cf6db1bdcea4e4b7a3804e1f5cd4d6d6e"),
-        ("us-east-2", "sts.us-east-2.api.aws", "ASIAEXAMPLE", SECRET, Some("A+/="), "demo",
-            "79bb5542e6117621cfbb1cdd8f89707754df9dcba8ff5b1a6148f491a067a7ce"),
-        ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn", "ASIAEXAMPLE", SECRET, Some("A+/="), "demo",
-            "64228649bc302b196c6b1a520c5c338fcd2d5d074b9a8a302022705eb224d04a"),
-        ("us-east-1", "sts.amazonaws.com", "ASIAEXAMPLE", SECRET, Some("A+/="), "demo",
-            "b0816818e3d105ea5971d2b617de0a3cc22ca90e7a351d040cf927d0b87b6b57"),
-        ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu", "ASIAEXAMPLE", "s", Some("A+/="), "demo",
-            "1b4f49ea08497887e87da8fcd9e5d1c5bc38163868c1b1d751c2ab4f80c82bf9"),
+        (
+            "us-east-1",
+            "sts.us-east-1.amazonaws.com",
+            "AKIDEXAMPLE",
+            SECRET,
+            None,
+            "demo",
+            "79f26005b5adc4d90de222ad0f8d8cd1d70e3c7f5d08acf6e493da3da04459da",
+        ),
+        (
+            "us-west-2",
+            "sts.us-west-2.amazonaws.com",
+            "ASIAEXAMPLE",
+            SECRET,
+            Some(session),
+            "data-platform_1",
+            "6397db256a53d94d2ad3bb779a16c469fc8e292e1fb9e9742f524115c77ea4e0",
+        ),
+        (
+            "us-east-2",
+            "sts-fips.us-east-2.amazonaws.com",
+            "ASIAEXAMPLE",
+            SECRET,
+            Some("A+/="),
+            "demo",
+            "8c5facf7f07ff4e12d2e871888f46b8cf6db1bdcea4e4b7a3804e1f5cd4d6d6e",
+        ),
+        (
+            "us-east-2",
+            "sts.us-east-2.api.aws",
+            "ASIAEXAMPLE",
+            SECRET,
+            Some("A+/="),
+            "demo",
+            "79bb5542e6117621cfbb1cdd8f89707754df9dcba8ff5b1a6148f491a067a7ce",
+        ),
+        (
+            "cn-north-1",
+            "sts.cn-north-1.amazonaws.com.cn",
+            "ASIAEXAMPLE",
+            SECRET,
+            Some("A+/="),
+            "demo",
+            "64228649bc302b196c6b1a520c5c338fcd2d5d074b9a8a302022705eb224d04a",
+        ),
+        (
+            "us-east-1",
+            "sts.amazonaws.com",
+            "ASIAEXAMPLE",
+            SECRET,
+            Some("A+/="),
+            "demo",
+            "b0816818e3d105ea5971d2b617de0a3cc22ca90e7a351d040cf927d0b87b6b57",
+        ),
+        (
+            "eusc-de-east-1",
+            "sts.eusc-de-east-1.amazonaws.eu",
+            "ASIAEXAMPLE",
+            "s",
+            Some("A+/="),
+            "demo",
+            "1b4f49ea08497887e87da8fcd9e5d1c5bc38163868c1b1d751c2ab4f80c82bf9",
+        ),
     ];
     for (region, host, key, secret, token, cluster, expected) in cases {
         let made = presign(&credentials(key, secret, token), &audience(region, host, cluster), now()).unwrap();
@@ -107,7 +156,7 @@ fn the_rules_of_the_verifier_are_ours_too() {
 proptest! {
     #[test]
     fn whatever_the_keys_are_a_token_keeps_the_rules(
-        key in "[A-Z0-9]{16,20}", secret in "[A-Za-z0-9/+]{40}", session in "[A-Za-z0-9/+=]{0,2000}",
+        key in "[A-Z0-9]{16,20}", secret in "[A-Za-z0-9/+]{40}", session in "[A-Za-z0-9/+=]{0,900}",
         cluster in "[0-9A-Za-z][A-Za-z0-9_-]{0,99}", seconds in 1_600_000_000_u64..4_000_000_000,
     ) {
         let place = audience("eu-central-1", "sts.eu-central-1.amazonaws.com", &cluster);
