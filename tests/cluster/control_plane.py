@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from . import identity
 from .component import Component, accepts
 from .pki import MASTERS
 
@@ -101,6 +102,8 @@ def api_server(run: Run, plan: Plan, authority: Authority, api: Api) -> Componen
         f"--audit-policy-file={run.folder / 'audit-policy.json'}",
         f"--audit-log-path={run.logs / 'audit.log'}",
         f"--audit-log-maxsize={_AUDIT_LOG_SIZE}",
+        f"--authentication-token-webhook-config-file={identity.webhook(run)}",
+        *("--authentication-token-webhook-version=v1", "--authentication-token-webhook-cache-ttl=0s"),
         *plan.settings.api_server_arguments,
     ]
     return Component("kube-apiserver", command, run.logs / "kube-apiserver.log", api.is_ready)

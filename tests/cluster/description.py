@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import image, node
+from . import identity, image, node
 from .api import ADMIN
 from .pki import Authority
 from .run import NODE
@@ -50,6 +50,10 @@ def of_started(run: Run, plan: Plan, components: list[Component], pids: Mapping[
         "gateway": plan.gateway,
         "pod_subnet": plan.pod_subnet,
         "ports": {"api_server": plan.api_port, "kubelet": plan.kubelet_port},
+        "authenticator_rules": str(identity.rules(run)),
+        "aws": None
+        if plan.python is None
+        else {name: f"http://127.0.0.1:{port}" for name, port in plan.aws_ports.items()},
         "images": {"busybox": image.BUSYBOX, "pause": image.PAUSE},
         "components": {
             component.name: {
@@ -67,6 +71,7 @@ def of_given(kubeconfig: Path) -> dict[str, Any]:
     unknown = (
         *("name", "folder", "server", "certificate_authority", "ctr", "harness", "control_socket", "containerd_socket"),
         *("audit_log", "logs", "pod_logs", "kubelet_configuration", "node", "gateway", "pod_subnet", "ports", "images"),
+        *("authenticator_rules", "aws"),
     )
     return {**known, **dict.fromkeys(unknown)}
 

@@ -16,7 +16,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from . import control_plane, description, node
+from . import control_plane, description, identity, node
 from .api import ADMIN, Api
 from .component import Component, host_pids
 from .errors import ClusterError
@@ -56,9 +56,12 @@ class Inside:
         self._scheduler = control_plane.scheduler(run, self._plan)
         self._containerd = node.containerd(run, self._plan)
         self._kubelet = node.kubelet(run, self._plan, authority, api)
+        self._authenticator = identity.authenticator(run, self._plan, authority)
+        self._aws = None if self._plan.python is None else identity.aws(run, self._plan, authority)
         self._components = [
             *(self._etcd, self._api_server, self._controllers, self._scheduler),
-            *(self._containerd, self._kubelet),
+            *(self._containerd, self._kubelet, self._authenticator),
+            *([] if self._aws is None else [self._aws]),
         ]
 
     def start(self) -> None:
@@ -74,8 +77,15 @@ class Inside:
         # Only now: they would take a refused connection as a reason to wait longer before the next.
         for component in (self._controllers, self._scheduler, self._kubelet):
             component.start()
+        # Nobody needs these to start, so they do not take the processor from those that are waited for.
+        self._authenticator.start()
+        if self._aws is not None:
+            self._aws.start()
         self._wait(self._controllers, self._api.has_default_service_account)
         self._wait(self._kubelet, self._kubelet.ready)
+        self._wait(self._authenticator, self._authenticator.ready)
+        if self._aws is not None:
+            self._wait(self._aws, self._aws.ready)
 
     def serve(self) -> None:
         """Announces the cluster, then answers requests and watches the components for ever."""
@@ -200,6 +210,7 @@ def prepare(run: Run, plan: Plan) -> None:
     authority.kubeconfig(ADMIN, server=plan.server, groups=(MASTERS,))
     control_plane.issue_certificates(run, plan, authority)
     node.issue_certificates(plan, authority)
+    identity.prepare(run, plan, authority)
     description.write_programs(run, plan)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import cgroups, network
+from . import cgroups, identity, network
 from .errors import ClusterError
 from .run import PREFIX, Ownership, Plan, Run, is_alive
 from .settings import Settings
@@ -44,6 +44,9 @@ def claim(run: Run, *, program: Path, plugins: Path) -> tuple[Plan, Ownership]:
                 plugins=str(plugins),
                 api_port=network.free_port(),
                 kubelet_port=network.free_port(),
+                authenticator_port=network.free_port(),
+                aws_ports={name: network.free_port() for name in ("sts", "eks", "proxy", "control")},
+                python=identity.python(),
                 network=network.create_bridge(run.bridge),
                 settings=Settings.from_environment(),
             )

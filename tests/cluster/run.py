@@ -108,6 +108,11 @@ class Plan:
     plugins: str
     api_port: int
     kubelet_port: int
+    authenticator_port: int
+    #: Of the doubles of AWS: sts, eks, proxy, control.
+    aws_ports: dict[str, int]
+    #: Runs the doubles of AWS; without, there are none.
+    python: str | None
     #: First three numbers of the pods' /24 network; its .1 is the machine itself, on the bridge.
     network: str
     settings: Settings = field(default_factory=Settings)

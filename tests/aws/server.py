@@ -1,0 +1,198 @@
+"""The listeners: STS and EKS over plain HTTP, the proxy that ends TLS in STS's name, and the control API.
+
+Control, JSON over HTTP: `PUT /config` and `GET /config`, `PUT /faults`, `POST /expire` with `{"role": ARN or null}`,
+`GET` and `DELETE /calls`, `GET /secrets`, `POST /reset`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Final
+
+from . import eks, sts
+from .refusals import Answer, Refused, eks_error, json_answer, sts_error
+from .signatures import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from .state import State
+
+#: Who is connected and says nothing for this many seconds is let go.
+_IDLE: Final = 120.0
+
+#: An outage as the services tell of it.
+_FAULTS: Final = {
+    "throttle": ("Throttling", "Rate exceeded", 400),
+    "unavailable": ("ServiceUnavailable", "Service is unavailable", 503),
+}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    #: Hundreds connect at once in some tests.
+    request_queue_size = 1024
+
+    def __init__(self, port: int, handler: type[_Handler], state: State) -> None:
+        self.state = state
+        super().__init__(("127.0.0.1", port), handler)
+
+    def handle_error(self, _request: object, _client: object) -> None:
+        """A client that goes away is no event."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+    timeout = _IDLE
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date header tells the doubles' time: clients measure their own clock by it."""
+        return super().date_time_string(timestamp or self.server.state.now().timestamp())
+
+    def log_message(self, *_arguments: object) -> None:
+        """Nothing: a target can hold a session token. What happened is printed by `_act`."""
+
+    def do_GET(self) -> None:
+        self._handle()
+
+    def do_POST(self) -> None:
+        self._handle()
+
+    def do_PUT(self) -> None:
+        self._handle()
+
+    def do_DELETE(self) -> None:
+        self._handle()
+
+    def _handle(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        headers = {name.lower(): value.strip() for name, value in self.headers.items()}
+        request = Request(
+            method=self.command, target=self.path, headers=headers, body=self.rfile.read(length) if length else b""
+        )
+        answer = self.respond(request)
+        if answer is None:
+            self.close_connection = True
+            return
+        with contextlib.suppress(ConnectionError):
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+    def respond(self, request: Request) -> Answer | None:
+        """The answer; None cuts the connection."""
+        raise NotImplementedError
+
+
+class _Sts(_Handler):
+    def respond(self, request: Request) -> Answer | None:
+        state, action = self.server.state, sts.action_of(request)
+        call: dict[str, Any] = {"service": "sts", "action": action, "presigned": "X-Amz-Signature" in request.query}
+        try:
+            return _act(call, state, lambda: sts.answer(request, state, call))
+        except Refused as refused:
+            return sts_error(refused, as_json=sts.wants_json(request))
+
+
+class _Eks(_Handler):
+    def respond(self, request: Request) -> Answer | None:
+        state = self.server.state
+        call: dict[str, Any] = {"service": "eks", "action": eks.action_of(request), "presigned": False}
+        try:
+            return _act(call, state, lambda: eks.answer(request, state, call))
+        except Refused as refused:
+            return eks_error(refused)
+
+
+def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # noqa: ANN401  a function without arguments
+    call |= {"time": state.now().timestamp(), "outcome": "OK"}
+    try:
+        fault = state.take_fault(call["service"], call["action"])
+        if fault == "reset":
+            call["outcome"] = "reset"
+            return None
+        if fault is not None:
+            code, message, status = _FAULTS[fault]
+            raise Refused(code, message, status=status)
+        made: Answer = answer()
+    except Refused as refused:
+        call["outcome"] = refused.code
+        raise
+    else:
+        return made
+    finally:
+        state.note(call)
+        shown = {key: value for key, value in call.items() if key not in ("policy", "tags") and value is not None}
+        print(json.dumps(shown), flush=True)
+
+
+class _Control(_Handler):
+    def respond(self, request: Request) -> Answer | None:
+        state = self.server.state
+        try:
+            value = json.loads(request.body) if request.body else None
+        except ValueError as error:
+            return json_answer({"error": str(error)}, status=HTTPStatus.BAD_REQUEST)
+        return _control(state, f"{request.method} {request.target}", value)
+
+
+def _control(state: State, what: str, value: Any) -> Answer:  # noqa: ANN401  JSON
+    answer: object = {}
+    match what:
+        case "GET /config":
+            answer = state.config
+        case "PUT /config":
+            state.configure(value)
+        case "PUT /faults":
+            state.set_faults(value)
+        case "POST /expire":
+            answer = {"expired": state.expire(value["role"])}
+        case "GET /calls":
+            answer = state.calls()
+        case "DELETE /calls":
+            state.forget_calls()
+        case "GET /secrets":
+            answer = state.secrets()
+        case "POST /reset":
+            state.reset()
+        case _:
+            return json_answer({"error": f"no {what}"}, status=HTTPStatus.NOT_FOUND)
+    return json_answer(answer)
+
+
+class _Proxy(_Sts):
+    """Takes CONNECT to any host, is that host, and answers as STS."""
+
+    context: ssl.SSLContext
+
+    def do_CONNECT(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        self.close_connection = True
+        with contextlib.suppress(OSError), self.context.wrap_socket(self.connection, server_side=True) as inner:
+            _Inner(inner, self.client_address, self.server)
+
+
+class _Inner(_Sts):
+    """What is said inside of the tunnel."""
+
+
+def serve(state: State, ports: Mapping[str, int], *, certificate: Path, key: Path) -> None:
+    """Listens on the ports `sts`, `eks`, `proxy` and `control` for ever; control comes last, when all others listen."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    proxy = type("_Proxy", (_Proxy,), {"context": context})
+    handlers: dict[str, type[_Handler]] = {"sts": _Sts, "eks": _Eks, "proxy": proxy}
+    for name, handler in handlers.items():
+        threading.Thread(target=_Server(ports[name], handler, state).serve_forever, name=name, daemon=True).start()
+    _Server(ports["control"], _Control, state).serve_forever()
