@@ -13,8 +13,9 @@ import pytest
 import tomllib
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import PodOperatorHookProtocol
 from airflow.sdk import Connection
+from chains import ChainBroker, checks
 
-from podbroker import Check, CheckStatus, ServerInfo, TargetPlace
+from podbroker import TargetPlace
 from podbroker.airflow._compat import AirflowException, BaseHook
 from podbroker.airflow.get_provider_info import get_provider_info
 from podbroker.airflow.hook import CALL_RETRY_SECONDS, DEFAULT_PORT, PodbrokerHook
@@ -119,60 +120,44 @@ def test_the_operators_target_wins_over_the_connections(connected):
         _ = connected(host="h").target
 
 
-class Broker:
-    def __init__(self, *checks, error=None):
-        self.checks, self.error, self.checked = checks, error, []
-
-    def server_info(self):
-        if self.error:
-            raise self.error
-        return ServerInfo(
-            version="1.2.3",
-            instance="main",
-            features=(),
-            max_request_bytes=1,
-            max_manifest_bytes=1,
-            caller_subject="airflow",
-            caller_tenant="t",
-        )
-
-    def check(self, target):
-        self.checked.append(target)
-        return iter(self.checks)
-
-
-def link(status, **kwargs):
-    return Check(**{"link": "permission", "subject": "create pods", "status": status, "detail": "", "fix": ""} | kwargs)
-
-
 def test_test_connection_says_who_we_are(connected):
     hook = connected(host="h")
-    hook.conn = Broker()
-    assert hook.test_connection() == (True, "podbroker 1.2.3 (main) knows us as airflow")
+    hook.conn = ChainBroker()
+    assert hook.test_connection() == (
+        True,
+        "podbroker (version 1.2.3, instance main) knows us as subject airflow, tenant data",
+    )
 
 
 def test_test_connection_walks_the_way_to_the_default_target(connected):
     hook = connected(host="h", extra={"target": "there"})
-    hook.conn = Broker(link(CheckStatus.PASSED))
+    hook.conn = ChainBroker(*checks())
     good, words = hook.test_connection()
     assert good
-    assert words.endswith("target there can be used")
+    assert words.endswith("knows us as subject airflow, tenant data; target there can be used")
     assert hook.conn.checked == ["there"]
 
 
-def test_test_connection_says_what_is_broken_and_how_to_mend_it(connected):
+def test_test_connection_names_the_first_broken_link_and_its_fix(connected):
     hook = connected(host="h", extra={"target": "there"})
-    hook.conn = Broker(link(CheckStatus.FAILED, detail="not allowed", fix="bind the role"), link(CheckStatus.SKIPPED))
+    hook.conn = ChainBroker(*checks("watch pods", "delete pods"))
     good, words = hook.test_connection()
     assert not good
-    assert words.endswith("target there cannot be used: permission create pods failed: not allowed bind the role")
+    assert words == (
+        "permission watch pods failed: not allowed in the namespace astro-remote-kpo."
+        " Fix: add the verb watch on pods to the role bound in the namespace astro-remote-kpo"
+    )
 
 
 def test_test_connection_never_raises(connected):
     hook = connected(host="h")
-    hook.conn = Broker(error=UnavailableError("nobody there"))
-    assert hook.test_connection() == (False, "nobody there")
-    assert connected().test_connection()[0] is False
+    hook.conn = ChainBroker(error=UnavailableError("nobody there"))
+    good, words = hook.test_connection()
+    assert not good
+    assert words.startswith("broker failed: nobody there. Fix: see that the broker runs")
+    good, words = connected().test_connection()
+    assert not good
+    assert words.startswith("connection failed: The connection 'c' has no host. Fix: ")
 
 
 def test_the_hook_has_what_the_pod_operator_expects_of_one(connected):

@@ -1,7 +1,8 @@
 """The Apache Airflow provider of podbroker.
 
-``RemotePodOperator`` takes the place of ``KubernetesPodOperator``; ``PodbrokerHook`` is the connection to the broker;
-``podbroker.airflow.exceptions`` is what a failed task raises. The names are imported when they are first used, so that
+``RemotePodOperator`` takes the place of ``KubernetesPodOperator``, ``EksPodOperator`` of the one that the Amazon
+provider has; ``PodbrokerHook`` is the connection to the broker; ``podbroker.airflow.exceptions`` is what a failed task
+raises. The names are imported when they are first used, so that
 Airflow can read the provider's description without loading the operator.
 """
 
@@ -11,12 +12,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from podbroker.airflow.eks import EksPodOperator
     from podbroker.airflow.hook import PodbrokerHook
     from podbroker.airflow.operator import RemotePodOperator
 
-__all__ = ["PodbrokerHook", "RemotePodOperator"]
+__all__ = ["EksPodOperator", "PodbrokerHook", "RemotePodOperator"]
 
-_HOMES = {"PodbrokerHook": "podbroker.airflow.hook", "RemotePodOperator": "podbroker.airflow.operator"}
+_HOMES = {
+    "EksPodOperator": "podbroker.airflow.eks",
+    "PodbrokerHook": "podbroker.airflow.hook",
+    "RemotePodOperator": "podbroker.airflow.operator",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever is asked for

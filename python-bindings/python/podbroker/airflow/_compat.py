@@ -22,6 +22,7 @@ if AIRFLOW_V_3_0_PLUS:
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import (
         AirflowException,
+        AirflowNotFoundException,
         AirflowRescheduleException,
         AirflowSkipException,
         AirflowTaskTerminated,
@@ -30,6 +31,7 @@ if AIRFLOW_V_3_0_PLUS:
 else:
     from airflow.exceptions import (  # type: ignore[no-redef,attr-defined,unused-ignore]
         AirflowException,
+        AirflowNotFoundException,
         AirflowRescheduleException,
         AirflowSkipException,
         AirflowTaskTerminated,
@@ -70,6 +72,7 @@ except ImportError:  # older providers know no marker
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
     "AirflowException",
+    "AirflowNotFoundException",
     "AirflowRescheduleException",
     "AirflowSkipException",
     "AirflowTaskTerminated",

@@ -26,6 +26,7 @@ __all__ = [
     "RemotePodBrokerFault",
     "RemotePodBrokerUnavailable",
     "RemotePodCancelled",
+    "RemotePodChainBroken",
     "RemotePodCredentialsRefused",
     "RemotePodDeadlineExceeded",
     "RemotePodDeleted",
@@ -142,6 +143,17 @@ class RemotePodNotAllowed(RemotePodRefused):
 
 class RemotePodCredentialsRefused(RemotePodRefused):
     """The cluster, or the way to its role, refuses the broker's credentials for the target."""
+
+
+class RemotePodChainBroken(RemotePodRefused):
+    """A link between the task and a pod at its target is broken; the message says which and what to do."""
+
+    link: str = ""
+    """``Check.link`` of the first broken link."""
+    subject: str = ""
+    """``Check.subject``: the verb and the resource, for a permission."""
+    fix: str = ""
+    """What to do about it."""
 
 
 class RemotePodQuotaExceeded(RemotePodError, PodLaunchFailedException):

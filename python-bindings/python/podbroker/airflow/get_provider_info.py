@@ -20,7 +20,12 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {"integration-name": "podbroker", "external-doc-url": "https://kubernetes.io/", "tags": ["service"]}
         ],
-        "operators": [{"integration-name": "podbroker", "python-modules": ["podbroker.airflow.operator"]}],
+        "operators": [
+            {
+                "integration-name": "podbroker",
+                "python-modules": ["podbroker.airflow.operator", "podbroker.airflow.eks"],
+            }
+        ],
         "hooks": [{"integration-name": "podbroker", "python-modules": ["podbroker.airflow.hook"]}],
         "connection-types": [
             {

@@ -10,8 +10,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from podbroker import CheckStatus, Client, PodbrokerError, TargetPlace
+from podbroker import Client, TargetPlace
 from podbroker.airflow._compat import AIRFLOW_V_3_0_PLUS, AirflowException, BaseHook
+from podbroker.airflow.chain import readable, told, walk
 from podbroker.airflow.get_provider_info import get_provider_info
 from podbroker.airflow.identity import target_selector
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk.definitions.connection import Connection
 
+    from podbroker.airflow.chain import Chain
 
 __all__ = ["PodbrokerHook"]
 
@@ -85,9 +87,14 @@ class PodbrokerHook(BaseHook):
         return f"{schema}://{host}:{connection.port or DEFAULT_PORT}"
 
     @property
+    def selector(self) -> str | TargetPlace | None:
+        """The target that was given, else the connection's default, else None."""
+        return target_selector(self._target) or target_selector(self._extra("target"))
+
+    @property
     def target(self) -> str | TargetPlace:
         """The target to run at: the one given, else the connection's default."""
-        selector = target_selector(self._target) or target_selector(self._extra("target"))
+        selector = self.selector
         if selector is None:
             message = f"No target: neither the operator nor the connection {self.podbroker_conn_id!r} names one"
             raise AirflowException(message)
@@ -97,24 +104,22 @@ class PodbrokerHook(BaseHook):
         """Return the client."""
         return self.conn
 
+    def check_chain(self, *, asker: str = "") -> Chain:
+        """Walk the chain from here to a pod at the target. A broken link is part of the answer and no exception.
+
+        ``asker`` says for people who asks, for example the task.
+        """
+        return walk(self, asker=asker)
+
     def test_connection(self) -> tuple[bool, str]:
         """Ask the broker who it is and who we are, and walk the way to the default target if there is one."""
-        try:
-            info = self.conn.server_info()
-            words = f"podbroker {info.version} ({info.instance}) knows us as {info.caller_subject or 'its own machine'}"
-            target = target_selector(self._target) or target_selector(self._extra("target"))
-            if target is None:
-                return True, words
-            broken = [check for check in self.conn.check(target) if check.status is CheckStatus.FAILED]
-        except (PodbrokerError, AirflowException, ValueError, OSError) as error:
-            return False, str(error)
-        if broken:
-            links = "; ".join(
-                " ".join(filter(None, (check.link, check.subject, "failed:", check.detail, check.fix)))
-                for check in broken
-            )
-            return False, f"{words}, but target {_readable(target)} cannot be used: {links}"
-        return True, f"{words}; target {_readable(target)} can be used"
+        chain = self.check_chain()
+        if chain.broken is not None:
+            return False, told(chain.broken)
+        found = {check.link: check.detail for check in chain.checks if not check.subject}
+        words = f"podbroker ({found['broker']}) knows us as {found.get('caller', 'a caller')}"
+        target = self.selector
+        return True, f"{words}; target {readable(target)} can be used" if target is not None else words
 
     # What the pod operator expects of its hook (PodOperatorHookProtocol).
 
@@ -195,7 +200,3 @@ class PodbrokerHook(BaseHook):
 def _connection_type() -> dict[str, Any]:
     declared: dict[str, Any] = get_provider_info()["connection-types"][0]
     return declared
-
-
-def _readable(target: str | TargetPlace) -> str:
-    return target if isinstance(target, str) else repr(target)
