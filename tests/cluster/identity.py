@@ -1,8 +1,8 @@
 """Who a caller is, as on EKS: the token webhook of the API server, and the doubles of AWS that it asks.
 
 The authenticator is the real verifier (`program/authenticator.go`). It reaches STS through a proxy that is the double
-itself, with a certificate of the cluster's own authority: nothing leaves the machine. A token is looked at anew for each
-request, so that an expired one is refused at once.
+itself, with a certificate of the cluster's own authority: nothing leaves the machine. The webhook's answers are not cached; the
+API server itself takes a token that was good for good for 10 seconds more, which no flag changes.
 """
 
 from __future__ import annotations

@@ -11,12 +11,14 @@ import podbroker
 from cluster.handle import Cluster
 from e2e.broker import Brokers
 from e2e.site import Namespace, Site
+from e2e.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     import podbroker
+    from e2e.aws import Aws
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +45,33 @@ def brokers(site: Site, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
     finally:
         brokers.close()
         request.node.add_report_section("teardown", "brokers", brokers.show())
+
+
+@pytest.fixture
+def aws(site: Site, tmp_path: Path) -> Iterator[Aws]:
+    """The doubles of AWS, set up so that the chain to the cluster holds."""
+    if not site.is_own:
+        pytest.skip("elsewhere: roles and tokens are judged by doubles of AWS")
+    from e2e.aws import Aws
+
+    folder = tmp_path / "aws"
+    folder.mkdir()
+    aws = Aws(site=site, folder=folder)
+    yield aws
+    # Held requests must not outlive the test.
+    aws.faults()
+
+
+@pytest.fixture
+def remote(site: Site) -> Iterator[Namespace]:
+    """The namespace, role and binding that users apply to their cluster, as they are shipped."""
+    from e2e.aws import NAMESPACE, shipped_files
+
+    site.cluster.kubectl("apply", *(f"--filename={file}" for file in shipped_files()))
+    namespace = Namespace(site=site, name=NAMESPACE)
+    wait_for("the default service account", lambda: site.has_service_account(NAMESPACE))
+    yield namespace
+    namespace.clear()
 
 
 @pytest.fixture

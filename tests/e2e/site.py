@@ -63,12 +63,13 @@ class Site:
         namespace = Namespace(site=self, name=name)
         try:
             # A pod is refused until the controllers have made its service account.
-            wait_for("the default service account", lambda: self._has_service_account(name))
+            wait_for("the default service account", lambda: self.has_service_account(name))
             yield namespace
         finally:
             namespace.destroy()
 
-    def _has_service_account(self, namespace: str) -> bool:
+    def has_service_account(self, namespace: str) -> bool:
+        """Whether pods are let into a namespace."""
         try:
             self.core.read_namespaced_service_account("default", namespace)
         except kubernetes.ApiException as error:
@@ -124,6 +125,12 @@ class Namespace:
 
     def destroy(self) -> None:
         """Takes away pods, finalizers and the namespace, whatever state they are in."""
+        self.clear()
+        with contextlib.suppress(kubernetes.ApiException):
+            self.site.core.delete_namespace(self.name)
+
+    def clear(self) -> None:
+        """Takes away pods and their finalizers, whatever state they are in."""
         core = self.site.core
         for pod in self.pods:
             name = pod["metadata"]["name"]
@@ -131,5 +138,3 @@ class Namespace:
                 core.patch_namespaced_pod(name, self.name, {"metadata": {"finalizers": None}})
             with contextlib.suppress(kubernetes.ApiException):
                 core.delete_namespaced_pod(name, self.name, grace_period_seconds=0)
-        with contextlib.suppress(kubernetes.ApiException):
-            core.delete_namespace(self.name)
