@@ -24,7 +24,7 @@ from podbroker.airflow import PodbrokerHook, RemotePodOperator
 from podbroker.airflow.chain import readable
 from podbroker.airflow.eks import place_of_cluster
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("airflow.task")
 
 with DAG(
     dag_id="test_eks_connectivity",
