@@ -88,7 +88,6 @@ fn every_value_is_taken() {
 fn every_refusal_names_file_place_key_and_reason() {
     let token = format!("[[tokens]]\nsha256 = \"{DIGEST}\"\nsubject = \"s\"\n");
     let tls = "[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
-    let eks = "[[targets]]\nname = \"e\"\nkind = \"eks\"\ncluster = \"c\"\nregion = \"r\"\n";
     let cases: &[(String, &str)] = &[
         ("listen = [".to_owned(), "c.toml:1: listen: "),
         ("instance = \"No\"\n".to_owned(), "c.toml:1: instance: instance \"No\" must be a DNS label: "),
@@ -112,35 +111,6 @@ fn every_refusal_names_file_place_key_and_reason() {
         (
             "[[targets]]\nname = \"a\"\nkind = \"in-cluster\"\ncontext = \"x\"\n".to_owned(),
             "c.toml: targets[0].context: only applies to the kind \"kubeconfig\"",
-        ),
-        (
-            "[[targets]]\nname = \"e\"\nkind = \"eks\"\ncluster = \"c\"\n".to_owned(),
-            "c.toml: targets[0].region: is needed for the kind \"eks\"",
-        ),
-        (
-            format!("{eks}role_arn = \"arn\"\n"),
-            "c.toml: targets[0].role_arn: must be a role's ARN, such as arn:aws:iam::111122223333:role/Name",
-        ),
-        (format!("{TARGET}[targets.eks]\nfips = true\n"), "c.toml: targets[0].eks: only applies to the kind \"eks\""),
-        (
-            format!("{eks}[targets.eks]\nsession_name = \"a b\"\n"),
-            "c.toml: targets[0].eks.session_name: must be 2 to 64 letters, digits or any of _+=,.@-",
-        ),
-        (
-            format!("{eks}[targets.eks]\nsession_duration = \"1m\"\n"),
-            "c.toml: targets[0].eks.session_duration: must be \"15m\" to \"12h\"; a chained role gets \"1h\" at most",
-        ),
-        (
-            format!("{eks}[targets.eks]\nendpoint = \"https://a\"\n"),
-            "c.toml: targets[0].eks.endpoint: and eks.certificate_authority belong together",
-        ),
-        (
-            format!("{eks}[targets.eks]\nexternalid = \"x\"\n"),
-            "c.toml:7: targets.eks.externalid: unknown field `externalid`, expected one of ",
-        ),
-        (
-            "[aws]\ncredentials = \"magic\"\n".to_owned(),
-            "c.toml:2: aws.credentials: unknown variant `magic`, expected one of ",
         ),
         (format!("{TARGET}result_image = \" \"\n"), "c.toml: targets[0].result_image: must name an image"),
         (
@@ -188,11 +158,51 @@ fn every_refusal_names_file_place_key_and_reason() {
             "c.toml: limits.max_request_bytes: must be 327680 to 67108864",
         ),
     ];
+    are_refused(cases);
+}
+
+fn are_refused(cases: &[(String, &str)]) {
     for (text, beginning) in cases {
         let refusal = parse(text).unwrap_err();
         assert!(refusal.starts_with(beginning), "of\n{text}\nwas said\n{refusal}\nand not\n{beginning}");
         assert!(!refusal.contains("secret-token"), "{refusal}");
     }
+}
+
+#[test]
+fn every_refusal_of_an_eks_target_names_its_key_and_reason() {
+    let eks = "[[targets]]\nname = \"e\"\nkind = \"eks\"\ncluster = \"c\"\nregion = \"r\"\n";
+    are_refused(&[
+        (
+            "[[targets]]\nname = \"e\"\nkind = \"eks\"\ncluster = \"c\"\n".to_owned(),
+            "c.toml: targets[0].region: is needed for the kind \"eks\"",
+        ),
+        (
+            format!("{eks}role_arn = \"arn\"\n"),
+            "c.toml: targets[0].role_arn: must be a role's ARN, such as arn:aws:iam::111122223333:role/Name",
+        ),
+        (format!("{TARGET}[targets.eks]\nfips = true\n"), "c.toml: targets[0].eks: only applies to the kind \"eks\""),
+        (
+            format!("{eks}[targets.eks]\nsession_name = \"a b\"\n"),
+            "c.toml: targets[0].eks.session_name: must be 2 to 64 letters, digits or any of _+=,.@-",
+        ),
+        (
+            format!("{eks}[targets.eks]\nsession_duration = \"1m\"\n"),
+            "c.toml: targets[0].eks.session_duration: must be \"15m\" to \"12h\"; a chained role gets \"1h\" at most",
+        ),
+        (
+            format!("{eks}[targets.eks]\nendpoint = \"https://a\"\n"),
+            "c.toml: targets[0].eks.endpoint: and eks.certificate_authority belong together",
+        ),
+        (
+            format!("{eks}[targets.eks]\nexternalid = \"x\"\n"),
+            "c.toml:7: targets.eks.externalid: unknown field `externalid`, expected one of ",
+        ),
+        (
+            "[aws]\ncredentials = \"magic\"\n".to_owned(),
+            "c.toml:2: aws.credentials: unknown variant `magic`, expected one of ",
+        ),
+    ]);
 }
 
 #[test]

@@ -937,7 +937,8 @@ pub struct Target {
 /// One link of the chain from the caller to a running pod.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Check {
-    /// Stable and kebab-case: `caller`, `target`, `connect`, `identity`, `permission`, `create`.
+    /// Stable and kebab-case: `caller`, `target`, then on EKS `workload-identity`, `role`, `cluster`, then `connect`, `identity`
+    /// (on EKS `token`), `permission`, `create`.
     #[prost(string, tag = "1")]
     pub link: ::prost::alloc::string::String,
     /// For a permission, `verb resource`, such as `create pods`; empty for the other links.

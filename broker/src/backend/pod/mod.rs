@@ -94,6 +94,11 @@ impl PodBackend {
         let hub = Arc::new(Hub::new(&settings));
         let backend = Arc::new(Self { settings: Arc::new(settings), api, hub, chain });
         let span = info_span!("target", name = %backend.settings.target);
+        if let Some(chain) = backend.chain.clone() {
+            let announce_stop = stop.clone();
+            let announce = async move { announce_stop.run_until_cancelled(chain.announce()).await };
+            tasks.spawn(announce.instrument(span.clone()));
+        }
         let (watching, watch_stop) = (Arc::clone(&backend), stop.clone());
         tasks.spawn(async move { watching.hub.run(&watching.api, &watch_stop).await }.instrument(span.clone()));
         let (reconciling, reconcile_stop) = (Arc::clone(&backend), stop.clone());

@@ -4,7 +4,7 @@
 //! trusted, and a TLS failure asks once more before it is believed. While EKS is away the last answer serves.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_sdk_eks::error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError};
@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::Mutex as AsyncMutex;
 use tracing::{info, warn};
+use x509_cert::der::Decode as _;
 
 use super::session::{RoleSession, SessionProvider, is_throttling};
 use super::{ChainError, EksSettings, Hope};
@@ -38,6 +39,17 @@ pub(super) struct Cluster {
     pub(super) authorities: Vec<Vec<u8>>,
     /// As EKS says it; `fixed` for a cluster that is not asked about.
     pub(super) status: String,
+}
+
+impl Cluster {
+    /// When the first of its authorities ends; unset when a certificate cannot be read.
+    pub(super) fn authorities_end(&self) -> Option<SystemTime> {
+        let ends = self.authorities.iter().map(|der| {
+            let certificate = x509_cert::Certificate::from_der(der).ok()?;
+            Some(certificate.tbs_certificate().validity().not_after.to_system_time())
+        });
+        ends.collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
 }
 
 /// The cluster of one target.

@@ -44,6 +44,15 @@ impl Chain {
         links
     }
 
+    /// Says once in the log who the broker is to AWS.
+    pub async fn announce(&self) {
+        let Link { detail, fix, .. } = self.workload_identity().await;
+        match fix {
+            None => tracing::info!(detail, "workload identity"),
+            Some(fix) => tracing::warn!(detail, fix, "the broker is nobody to AWS yet"),
+        }
+    }
+
     async fn workload_identity(&self) -> Link {
         let name = LINKS[0];
         match aws_sdk_sts::Client::new(&self.aws).get_caller_identity().send().await {
@@ -75,12 +84,14 @@ impl Chain {
         match self.cluster().await {
             Ok(cluster) => {
                 let authorities = cluster.authorities.len();
+                let until = cluster.authorities_end().and_then(|end| jiff::Timestamp::try_from(end).ok());
                 let detail = format!(
-                    "{} is {}, at {}, with {authorities} certificate {}",
+                    "{} is {}, at {}, with {authorities} certificate {}{}",
                     self.settings.cluster,
                     cluster.status,
                     cluster.endpoint,
-                    if authorities == 1 { "authority" } else { "authorities" }
+                    if authorities == 1 { "authority" } else { "authorities" },
+                    until.map(|end| format!(", valid until {}", end.strftime("%Y-%m-%d"))).unwrap_or_default(),
                 );
                 Link::held(name, detail)
             }

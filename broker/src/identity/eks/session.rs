@@ -24,6 +24,10 @@ const RENEW_BEFORE: Duration = Duration::from_mins(20);
 /// Not used when less is left: a token made now must live for a while.
 const FLOOR: Duration = Duration::from_mins(2);
 
+/// A session that was just assumed is not to blame for a refusal: a cluster that refuses everything must not make the broker
+/// assume the role for every request.
+const BLAMELESS: Duration = Duration::from_mins(1);
+
 /// While a renewal fails and the session still lives, it is tried again after so long and not at every request.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
 
@@ -43,6 +47,7 @@ struct Session {
     /// The assumed role's ARN, with the session name; empty for base credentials.
     arn: String,
     renew_at: SystemTime,
+    made_at: SystemTime,
 }
 
 impl Session {
@@ -80,10 +85,13 @@ impl RoleSession {
         self.session().await.map(|session| (session.arn, session.credentials.expiry()))
     }
 
-    /// The next request assumes the role anew.
-    pub(super) async fn forget(&self) {
+    /// A cluster refused what was signed with it: the next request assumes the role anew, unless that was just done.
+    pub(super) async fn doubt(&self) {
         let _assuming = self.assuming.lock().await;
-        self.set(None);
+        let is_old = |session: &Session| session.made_at.elapsed().is_ok_and(|age| age > BLAMELESS);
+        if self.current().is_some_and(|session| is_old(&session)) {
+            self.set(None);
+        }
     }
 
     async fn session(&self) -> Result<Session, ChainError> {
@@ -123,8 +131,9 @@ impl RoleSession {
     async fn base_credentials(&self) -> Result<Session, ChainError> {
         let provider = self.base.as_ref().ok_or_else(|| no_base("no credentials are configured", None))?;
         let credentials = provider.provide_credentials().await.map_err(|error| base_error(&error))?;
-        let renew_at = renew_at(SystemTime::now(), credentials.expiry());
-        Ok(Session { credentials, arn: String::new(), renew_at })
+        let now = SystemTime::now();
+        let renew_at = renew_at(now, credentials.expiry());
+        Ok(Session { credentials, arn: String::new(), renew_at, made_at: now })
     }
 
     async fn assume(&self, role: &RoleSettings) -> Result<Session, ChainError> {
@@ -164,7 +173,7 @@ impl RoleSession {
         );
         let arn = answer.assumed_role_user().map(|user| user.arn().to_owned()).unwrap_or_default();
         info!(role = role.arn, session = arn, "assumed the role");
-        Ok(Session { credentials, arn, renew_at: renew_at(now, Some(expiry)) })
+        Ok(Session { credentials, arn, renew_at: renew_at(now, Some(expiry)), made_at: now })
     }
 
     /// A session policy that leaves DescribeCluster on the one cluster. What a token needs, GetCallerIdentity, cannot even be

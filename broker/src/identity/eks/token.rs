@@ -202,12 +202,12 @@ impl Tokens {
         self.current().filter(|token| SystemTime::now() < token.renew_at)
     }
 
-    /// A cluster refused this token. Forgets it and the session behind it, unless somebody has renewed it in the meantime.
+    /// A cluster refused this token. Forgets it, and doubts the session behind it, unless somebody has renewed it in the meantime.
     pub(super) async fn refused(&self, token: &Arc<EksToken>) {
         let _making = self.making.lock().await;
         if self.current().is_some_and(|current| Arc::ptr_eq(&current, token)) {
             self.set(None);
-            self.session.forget().await;
+            self.session.doubt().await;
         }
     }
 }
