@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import yaml
 
-import podbroker
 from e2e.broker import program
-from e2e.following import follow
-from e2e.manifests import IMAGE, shell
+from e2e.manifests import IMAGE
 from e2e.wire import Wire
 
 if TYPE_CHECKING:
@@ -113,38 +111,3 @@ def test_the_readmes_dag_is_a_dag(tmp_path: Path) -> None:
         timeout=120,
     )
     assert "tasks: hello" in done.stdout, done.stderr
-
-
-def test_the_role_that_is_shipped_is_enough(site: Site, brokers: Brokers) -> None:
-    if not site.is_own:
-        assert (ROOT / "k8s/remote/role.yaml").exists()
-        return
-    files = [yaml.safe_load((ROOT / "k8s/remote" / name).read_text()) for name in ("role.yaml", "role-binding.yaml")]
-    namespace = files[0]["metadata"]["namespace"]
-    user = files[1]["subjects"][0]["name"]
-    # As it is applied by hand: the files as they are, into the namespace of their own.
-    site.cluster.kubectl("apply", "-f", str(ROOT / "k8s/remote"))
-    try:
-        broker = brokers.start(
-            namespace=namespace,
-            kubeconfig=site.cluster.user(user, groups=("nobody-special",)),
-        )
-        client = broker.client()
-        assert [one for one in client.check("local") if one.status != podbroker.CheckStatus.PASSED] == []
-        submission = client.submit(
-            target="local",
-            execution_id="role",
-            pod=shell("mkdir -p /airflow/xcom; echo 1 > /airflow/xcom/return.json; echo hi"),
-            policies=podbroker.Policies(result=podbroker.ResultSource.SIDECAR),
-        )
-        story = follow(client, submission.execution.name)
-        assert story.text() == ["hi"]
-        client.release(submission.execution.name)
-        second = client.submit(target="local", execution_id="role-2", pod=shell("sleep 600"))
-        client.cancel(second.execution.name, reason="enough")
-        assert follow(client, second.execution.name).end.state is podbroker.ExecutionState.CANCELLED
-    finally:
-        finalizers = '{"metadata":{"finalizers":null}}'
-        for pod in site.cluster.kubectl("get", "pods", "-n", namespace, "-o", "name").split():
-            site.cluster.kubectl("patch", pod, "-n", namespace, "--type", "merge", "-p", finalizers)
-        site.cluster.kubectl("delete", "namespace", namespace, "--wait=true")
