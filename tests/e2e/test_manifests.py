@@ -67,6 +67,7 @@ def installed(site: Site) -> Iterator[str]:
         pytest.skip("elsewhere: a namespace of a fixed name and users are made")
     was_there = kubectl(site, "get", "namespace", NAMESPACE).returncode == 0
     apply(site)
+    wait_for("the default service account", lambda: site.has_service_account(NAMESPACE))
     try:
         yield NAMESPACE
     finally:
@@ -75,7 +76,7 @@ def installed(site: Site) -> Iterator[str]:
 
 
 @pytest.fixture
-def remote(site: Site, installed: str) -> Iterator[str]:
+def shipped(site: Site, installed: str) -> Iterator[str]:
     """The namespace, with the role as it is shipped before and after the test, and no pods after it."""
     try:
         yield installed
@@ -93,7 +94,7 @@ def start(site: Site, brokers: Brokers, *, way: str = "access entry", namespace:
     return brokers.start(namespace=namespace, kubeconfig=site.cluster.user(user, groups=groups))
 
 
-@pytest.mark.usefixtures("remote")
+@pytest.mark.usefixtures("shipped")
 def test_a_strict_cluster_takes_the_files_and_has_nothing_to_say_about_them(site: Site) -> None:
     for name in FILES:
         done = kubectl(site, "apply", "--dry-run=server", "--validate=strict", "-f", str(FOLDER / name))
@@ -102,7 +103,7 @@ def test_a_strict_cluster_takes_the_files_and_has_nothing_to_say_about_them(site
     assert [line.rpartition(" ")[2] for line in apply(site).splitlines()] == ["unchanged"] * 3
 
 
-@pytest.mark.usefixtures("remote")
+@pytest.mark.usefixtures("shipped")
 def test_a_file_with_a_slip_would_be_refused(site: Site) -> None:
     slip = (FOLDER / "role-binding.yaml").read_text().replace("roleRef:", "roleref:")
     done = kubectl(site, "apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=slip)
@@ -111,7 +112,7 @@ def test_a_file_with_a_slip_would_be_refused(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_role_that_is_shipped_is_enough(site: Site, remote: str, brokers: Brokers, way: str) -> None:
+def test_the_role_that_is_shipped_is_enough(site: Site, shipped: str, brokers: Brokers, way: str) -> None:
     client = start(site, brokers, way=way).client()
     checks = list(client.check(TARGET))
     assert [one for one in checks if one.status != podbroker.CheckStatus.PASSED] == []
@@ -122,7 +123,7 @@ def test_the_role_that_is_shipped_is_enough(site: Site, remote: str, brokers: Br
         pod=shell("mkdir -p /airflow/xcom; echo 1 > /airflow/xcom/return.json; echo hi"),
         policies=podbroker.Policies(result=podbroker.ResultSource.SIDECAR),
     )
-    assert kubectl(site, "get", "pods", "-n", remote, "-o", "name").stdout.count("pod/") == 1
+    assert kubectl(site, "get", "pods", "-n", shipped, "-o", "name").stdout.count("pod/") == 1
     story = follow(client, submission.execution.name)
     assert story.text() == ["hi"]
     assert story.result is not None
@@ -133,9 +134,9 @@ def test_the_role_that_is_shipped_is_enough(site: Site, remote: str, brokers: Br
     assert follow(client, second.execution.name).end.state is podbroker.ExecutionState.CANCELLED
 
 
-def test_the_role_is_worth_nothing_in_another_namespace(site: Site, remote: str, brokers: Brokers) -> None:
+def test_the_role_is_worth_nothing_in_another_namespace(site: Site, shipped: str, brokers: Brokers) -> None:
     with site.namespace() as other:
-        assert other.name != remote
+        assert other.name != shipped
         client = start(site, brokers, namespace=other.name).client()
         refused = [one for one in client.check(TARGET) if one.status == podbroker.CheckStatus.FAILED]
         assert {one.subject for one in refused} == set(VERBS)
@@ -155,7 +156,7 @@ def test_the_role_is_worth_nothing_in_another_namespace(site: Site, remote: str,
     ],
     ids=["host network", "capability", "host path"],
 )
-@pytest.mark.usefixtures("remote")
+@pytest.mark.usefixtures("shipped")
 def test_a_pod_that_reaches_into_its_node_is_refused(site: Site, brokers: Brokers, manifest: dict[str, Any]) -> None:
     client = start(site, brokers).client()
     with pytest.raises(podbroker.RefusedError) as error:
@@ -188,7 +189,7 @@ def test_each_verb_of_the_role_has_its_use() -> None:
 
 @pytest.mark.parametrize("missing", VERBS)
 def test_without_a_verb_what_it_is_for_breaks_and_the_check_names_it(
-    site: Site, remote: str, brokers: Brokers, missing: str
+    site: Site, shipped: str, brokers: Brokers, missing: str
 ) -> None:
     prepared = Prepared.by(start(site, brokers))
     apply(site, role=without(missing))
@@ -201,7 +202,7 @@ def test_without_a_verb_what_it_is_for_breaks_and_the_check_names_it(
     failed = [one for one in checks if one.status == podbroker.CheckStatus.FAILED]
     assert [(one.link, one.subject) for one in failed] == [("permission", missing)]
     verb, resource = missing.split()
-    assert failed[0].fix == f"add the verb {verb} on {resource} to the role bound in the namespace {remote}"
+    assert failed[0].fix == f"add the verb {verb} on {resource} to the role bound in the namespace {shipped}"
     assert [one.link for one in checks if one.status == podbroker.CheckStatus.SKIPPED] == ["create"]
 
     broken = prepared.broken(client)
