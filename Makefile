@@ -42,11 +42,11 @@ demo: build wheel ## Run an Airflow task as a pod on the local cluster, its line
 
 .PHONY: test
 test: build wheel ## Run every test: Rust, bindings, provider, end to end on the cluster
-	@exec $(RUN) tests/levels.py rust bindings cluster e2e
+	@exec $(RUN) tests/levels.py rust bindings manifests cluster e2e
 
 .PHONY: unit
 unit: wheel ## Run the tests that need no cluster
-	@exec $(RUN) tests/levels.py rust bindings
+	@exec $(RUN) tests/levels.py rust bindings manifests
 
 .PHONY: e2e
 e2e: build wheel ## Run the end-to-end tests; TESTS='-k cancel' picks some

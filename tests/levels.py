@@ -50,6 +50,7 @@ ON_CLUSTER: Final = (sys.executable, "-m", "cluster", "run", "--")
 LEVELS: Final = {
     "rust": Level(argv=("cargo", "test", "--locked", "--workspace", "--no-fail-fast"), folder=ROOT),
     "bindings": Level(argv=(*PYTEST, "tests"), folder=ROOT / "python-bindings", takes_arguments=True),
+    "manifests": Level(argv=(*PYTEST, "k8s"), folder=TESTS, takes_arguments=True),
     "cluster": Level(argv=(*PYTEST, "cluster"), folder=TESTS, takes_arguments=True),
     # Most of the time is spent waiting for pods, so several files at a time.
     "e2e": Level(

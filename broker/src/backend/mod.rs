@@ -80,8 +80,10 @@ pub enum Health {
     Starting,
     /// In step with the cluster.
     Serving,
-    /// The cluster does not answer, or refuses.
+    /// The cluster does not answer.
     Unreachable(String),
+    /// The cluster refuses the broker; time does not mend that.
+    Refused(String),
 }
 
 /// One link of the chain from the broker to a running pod.

@@ -33,7 +33,7 @@ pub(super) fn target(target: &Target) -> wire::Target {
     let (health, health_reason) = match target.backend.health() {
         Health::Starting => (wire::TargetHealth::Starting, String::new()),
         Health::Serving => (wire::TargetHealth::Serving, String::new()),
-        Health::Unreachable(reason) => (wire::TargetHealth::Unreachable, reason),
+        Health::Unreachable(reason) | Health::Refused(reason) => (wire::TargetHealth::Unreachable, reason),
     };
     wire::Target {
         name: target.name.to_string(),

@@ -127,7 +127,10 @@ impl Hub {
                 Ok(Ended::Expired) => debug!("the watch's version is gone; listing again"),
                 Err(error) => {
                     warn!(error = &error as &dyn std::error::Error, "the target's pods cannot be watched");
-                    self.state().health = Health::Unreachable(error.to_string());
+                    self.state().health = match error.code() {
+                        Some(403) => Health::Refused(error.to_string()),
+                        _ => Health::Unreachable(error.to_string()),
+                    };
                 }
             }
             // A turn that lasted is no failure, whatever ended it. One that did not must not become a busy loop.

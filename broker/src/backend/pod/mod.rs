@@ -40,7 +40,7 @@ use self::clock::ServerClock;
 use self::hub::Hub;
 use self::view::View;
 use super::{Backend, Cancel, Check, EventStream, Filter, Health, Submitted, View as Depth};
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::execution::{
     Address, CancelIntent, Cursor, Execution, ExecutionId, FailureClass, InstanceId, PolicyDefaults, State, Submit,
     TargetName, Tenant, WatchOptions,
@@ -141,6 +141,16 @@ impl PodBackend {
         self.hub.learn(&pod).map_err(Error::bug)
     }
 
+    /// Why what the watch would know is not known.
+    fn not_in_step(&self) -> Error {
+        match self.hub.health() {
+            Health::Refused(message) => Error::Refused { refusal: Refusal::Forbidden, message },
+            Health::Starting | Health::Serving | Health::Unreachable(_) => {
+                Error::NotInStep { target: self.settings.target.to_string() }
+            }
+        }
+    }
+
     /// A claim that was given must be that of the object that is there.
     fn check_claim(address: &Address, view: &View, claim: Option<&str>) -> Result<(), Error> {
         match claim {
@@ -205,7 +215,7 @@ impl Backend for PodBackend {
 
     async fn list(&self, tenant: &Tenant, filter: &Filter) -> Result<Vec<Execution>, Error> {
         if !self.hub.is_in_step() {
-            return Err(Error::NotInStep { target: self.settings.target.to_string() });
+            return Err(self.not_in_step());
         }
         let mut views: Vec<_> = self
             .hub
@@ -236,16 +246,13 @@ impl Backend for PodBackend {
         let resumed = !cursor.is_empty();
         let cursor = if resumed { Cursor::decode(cursor, &hash)? } else { Cursor::start(hash) };
         if !self.hub.is_in_step() {
-            return Err(Error::NotInStep { target: self.settings.target.to_string() });
+            return Err(self.not_in_step());
         }
         let view = match self.find(&address).await {
             Err(Error::NoSuchExecution { name }) if resumed => return Err(Error::Expired { name }),
             view => view?,
         };
-        let view = self
-            .hub
-            .follow(&view.pod_name)
-            .ok_or_else(|| Error::NotInStep { target: self.settings.target.to_string() })?;
+        let view = self.hub.follow(&view.pod_name).ok_or_else(|| self.not_in_step())?;
         Ok(watch::watch(Arc::clone(&self.settings), self.api.clone(), view, cursor, options))
     }
 

@@ -59,7 +59,13 @@ impl Chain {
             Ok(answer) => Link::held(name, format!("AWS knows the broker as {}", answer.arn().unwrap_or("nobody"))),
             Err(error) => {
                 let text = DisplayErrorContext(&error).to_string();
-                let fix = if text.contains("credentials") { self.mode.hint() } else { STS_FIX };
+                let fix = if text.contains("RegionDisabled") {
+                    REGION_FIX
+                } else if text.contains("credential") {
+                    self.mode.hint()
+                } else {
+                    STS_FIX
+                };
                 Link::broken(name, short(&text), fix.to_owned())
             }
         }
@@ -106,6 +112,9 @@ impl Chain {
 const STS_FIX: &str = "STS cannot be reached or refuses: check the region of the target, the way out of the broker's network \
                        (NAT, or a VPC endpoint for STS), and the machine's clock";
 
+const REGION_FIX: &str =
+    "activate STS for that region in the account's settings (IAM, account settings), or use another region";
+
 fn role_fix(what: &str, arn: &str) -> String {
     if what.contains("sts:TagSession") {
         format!(
@@ -118,8 +127,7 @@ fn role_fix(what: &str, arn: &str) -> String {
             "let the trust policy of {arn} name the broker's identity, with the same external id if it asks for one, and let the broker's own policy allow sts:AssumeRole on it"
         )
     } else if what.contains("switched off") {
-        "activate STS for that region in the account's settings (IAM, account settings), or use another region"
-            .to_owned()
+        REGION_FIX.to_owned()
     } else if what.contains("credentials") {
         CredentialsMode::Chain.hint().to_owned()
     } else if what.contains("does not answer") {
