@@ -44,7 +44,7 @@ def sts_error(refused: Refused, *, as_json: bool) -> Answer:
     if as_json:
         error = {"Code": refused.code, "Message": refused.message, "Type": "Sender"}
         return json_answer({"Error": error, "RequestId": request_id()}, status=refused.status)
-    kind = "Receiver" if refused.status >= 500 else "Sender"  # noqa: PLR2004  HTTP
+    kind = "Receiver" if refused.status >= 500 else "Sender"
     text = (
         f'<ErrorResponse xmlns="{_STS_NAMESPACE}"><Error><Type>{kind}</Type><Code>{escape(refused.code)}</Code>'
         f"<Message>{escape(refused.message)}</Message></Error><RequestId>{request_id()}</RequestId></ErrorResponse>"

@@ -1,7 +1,7 @@
 """The listeners: STS and EKS over plain HTTP, the proxy that ends TLS in STS's name, and the control API.
 
 Control, JSON over HTTP: `PUT /config` and `GET /config`, `PUT /faults`, `POST /expire` with `{"role": ARN or null}`,
-`GET` and `DELETE /calls`, `GET /secrets`, `POST /reset`.
+`GET` and `DELETE /calls`, `GET /held`, `GET /secrets`, `POST /reset`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # n
             return None
         if fault is not None:
             code, message, status = _FAULTS[fault]
-            raise Refused(code, message, status=status)
+            raise Refused(code, message, status=status)  # noqa: TRY301  noted like any other
         made: Answer = answer()
     except Refused as refused:
         call["outcome"] = refused.code
@@ -162,6 +162,8 @@ def _control(state: State, what: str, value: Any) -> Answer:  # noqa: ANN401  JS
             answer = state.calls()
         case "DELETE /calls":
             state.forget_calls()
+        case "GET /held":
+            answer = state.held
         case "GET /secrets":
             answer = state.secrets()
         case "POST /reset":

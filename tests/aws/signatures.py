@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from .state import Session, State
 
 _AUTHORIZATION: Final = re.compile(
-    r"AWS4-HMAC-SHA256 Credential=(?P<credential>[^,]+), ?SignedHeaders=(?P<headers>[^,]+), ?Signature=(?P<signature>\w+)"
+    r"AWS4-HMAC-SHA256 Credential=(?P<credential>[^,]+), ?"
+    r"SignedHeaders=(?P<headers>[^,]+), ?Signature=(?P<signature>\w+)"
 )
 
 #: How far a signature's time may be from AWS's clock, and how old a presigned request may be.
@@ -88,7 +89,7 @@ class _Claim:
     age: datetime.timedelta
 
 
-class _Signer(SigV4Auth):  # type: ignore[misc]  botocore has no types
+class _Signer(SigV4Auth):  # type: ignore[misc]
     """Signs the headers that the request says are signed, and no other."""
 
     def __init__(self, credentials: Credentials, service: str, region: str, signed: list[str]) -> None:
@@ -134,9 +135,7 @@ def identify(request: Request, *, service: str, state: State) -> Caller:
     else:
         assert user is not None
         arn, account, user_id = user["arn"], user["arn"].split(":")[4], user.get("user_id", "AIDAEXAMPLE")
-    return Caller(
-        arn=arn, account=account, user_id=user_id, access_key=access_key, region=region, session=session
-    )
+    return Caller(arn=arn, account=account, user_id=user_id, access_key=access_key, region=region, session=session)
 
 
 def _claim(request: Request) -> _Claim:
@@ -171,7 +170,8 @@ def _claim(request: Request) -> _Claim:
 
 def _scope(credential: str) -> tuple[str, str, str, str, str]:
     parts = credential.split("/")
-    if len(parts) != 5:  # noqa: PLR2004  key, day, region, service, terminator
+    # Key, day, region, service, terminator.
+    if len(parts) != 5:
         raise Refused("IncompleteSignature", "Credential must have exactly 5 slash-delimited elements", status=400)
     return parts[0], parts[1], parts[2], parts[3], parts[4]
 

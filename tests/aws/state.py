@@ -52,7 +52,7 @@ class Fault:
     service: str
     #: Name of an action, or `*`.
     action: str = "*"
-    #: throttle, unavailable, reset (the connection is cut) or hang (there is no answer until the fault is gone).
+    #: throttle, unavailable, reset (the connection is cut) or hang (the answer comes when the fault is gone).
     kind: str
     #: How often; None is until it is taken back.
     times: int | None = None
@@ -73,6 +73,7 @@ class State:
         self._handed_out: list[str] = []
         self._faults: list[Fault] = []
         self._calls: list[dict[str, Any]] = []
+        self._held = 0
         if (folder / "state.json").exists():
             saved = json.loads((folder / "state.json").read_text())
             self._config, self._handed_out = saved["config"], saved["handed_out"]
@@ -128,9 +129,7 @@ class State:
         """Ends the sessions of one role, or all, now; returns how many were alive."""
         with self._changed:
             now = self.now().timestamp()
-            alive = [
-                one for one in self._sessions.values() if role in (None, one.role) and one.expires > now
-            ]
+            alive = [one for one in self._sessions.values() if role in (None, one.role) and one.expires > now]
             for session in alive:
                 session.expires = now
             self._save()
@@ -157,9 +156,17 @@ class State:
             if fault.times is not None:
                 fault.times -= 1
             if fault.kind == "hang":
-                self._changed.wait_for(lambda: fault not in self._faults)
-                return "reset"
+                self._held += 1
+                self._changed.wait_for(lambda: not any(fault is other for other in self._faults))
+                self._held -= 1
+                return None
             return fault.kind
+
+    @property
+    def held(self) -> int:
+        """How many requests wait for the end of a fault."""
+        with self._changed:
+            return self._held
 
     def note(self, call: dict[str, Any]) -> None:
         """Remembers a call; it must hold no secret."""

@@ -1,9 +1,9 @@
 """STS: GetCallerIdentity, AssumeRole, AssumeRoleWithWebIdentity.
 
-A role in the configuration has `trust`: `principals` (ARNs of roles, users, or `...:root`), and optionally `external_id`,
-`tag_session`, `set_source_identity`, `web_subjects`. Without `tag_session` a session with tags is refused, also one whose
-caller's session has transitive tags. `max_seconds` limits what may be asked for, `lifetime` cuts short what is given, and
-`token_size` sets the characters of the session token.
+A role in the configuration has `trust`: `principals` (ARNs of roles, users, or `...:root`), and optionally
+`external_id`, `tag_session`, `set_source_identity`, `web_subjects`. Without `tag_session` a session with tags is
+refused, also one whose caller's session has transitive tags. `max_seconds` limits what may be asked for, `lifetime`
+cuts short what is given, and `token_size` sets the characters of the session token.
 """
 
 from __future__ import annotations
@@ -162,7 +162,12 @@ def _check_input(form: dict[str, str], session_name: str, seconds: int) -> None:
 
 
 def _open(
-    state: State, role_arn: str, role: dict[str, Any], session_name: str, seconds: int, **more: Any  # noqa: ANN401
+    state: State,
+    role_arn: str,
+    role: dict[str, Any],
+    session_name: str,
+    seconds: int,
+    **more: Any,  # noqa: ANN401
 ) -> Session:
     account, name = role_arn.split(":")[4], role_arn.rsplit("/", 1)[1]
     # A role's id is its own: a role that is made anew under the old name has another.
@@ -182,7 +187,9 @@ def _open(
 def _session_xml(session: Session, source_identity: str | None) -> str:
     expires = datetime.datetime.fromtimestamp(session.expires, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     source = f"<SourceIdentity>{escape(source_identity)}</SourceIdentity>" if source_identity else ""
-    packed = f"<PackedPolicySize>{len(session.policy) * 100 // _MAX_POLICY}</PackedPolicySize>" if session.policy else ""
+    packed = (
+        f"<PackedPolicySize>{len(session.policy) * 100 // _MAX_POLICY}</PackedPolicySize>" if session.policy else ""
+    )
     return (
         f"<Credentials><AccessKeyId>{session.access_key}</AccessKeyId>"
         f"<SecretAccessKey>{escape(session.secret)}</SecretAccessKey>"

@@ -54,7 +54,7 @@ _HOW_TO_GET_GO = "install Go 1.21 or newer (https://go.dev/dl); it fetches the v
 def program_path() -> Path:
     """Where the program of this checkout's sources is, or will be."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCE.glob("*.go")) + [SOURCE / "go.mod", SOURCE / "go.sum"]:
+    for path in (*sorted(SOURCE.glob("*.go")), SOURCE / "go.mod", SOURCE / "go.sum"):
         digest.update(path.read_bytes())
     digest.update(repr((_FLAGS, sorted(_ENVIRONMENT.items()))).encode())
     return cache_folder() / f"cluster-{digest.hexdigest()[:16]}"
@@ -100,7 +100,7 @@ def _build_lock(path: Path) -> Iterator[None]:
 
 
 def _compile(go: str, target: Path) -> None:
-    _say(f"building Kubernetes {KUBERNETES_VERSION} and etcd from source: about 10 minutes on 2 cores, once")
+    _say(f"building Kubernetes {KUBERNETES_VERSION}, etcd and the authenticator: about 10 minutes on 2 cores, once")
     environment = {**os.environ, **_ENVIRONMENT}
     partial = target.with_suffix(f".partial-{os.getpid()}")
     start = time.monotonic()

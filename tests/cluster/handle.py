@@ -96,7 +96,8 @@ class Cluster:
                 # The last line may still be in the making.
                 if line.endswith("\n"):
                     event = json.loads(line)
-                    if event["user"]["username"] == user:
+                    # Whose token was refused has no name.
+                    if event["user"].get("username") == user:
                         events.pop(event["auditID"], None)
                         events[event["auditID"]] = event
         return list(events.values())

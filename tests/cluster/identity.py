@@ -1,8 +1,8 @@
 """Who a caller is, as on EKS: the token webhook of the API server, and the doubles of AWS that it asks.
 
 The authenticator is the real verifier (`program/authenticator.go`). It reaches STS through a proxy that is the double
-itself, with a certificate of the cluster's own authority: nothing leaves the machine. The webhook's answers are not cached; the
-API server itself takes a token that was good for good for 10 seconds more, which no flag changes.
+itself, with a certificate of the cluster's own authority: nothing leaves the machine. The webhook's answers are not
+cached; the API server itself takes a token that was good for good for 10 seconds more, which no flag changes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STS_HOSTS: Final = (
 
 
 def python() -> str | None:
-    """An interpreter that has botocore, whose signer the doubles need: the tests' own when it is there, else this one."""
+    """An interpreter that has botocore, whose signer the doubles need: the tests' own if it is there, else this one."""
     candidates = [os.environ.get("PODBROKER_TEST_PYTHON"), sys.executable]
     if output := os.environ.get("PODBROKER_OUT"):
         candidates.insert(1, str(Path(output) / "venv/bin/python"))
@@ -108,9 +108,7 @@ def authenticator(run: Run, plan: Plan, authority: Authority) -> Component:
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     log = run.logs / "authenticator.log"
-    return Component(
-        "authenticator", command, log, lambda: _listens(plan.authenticator_port), environment=environment
-    )
+    return Component("authenticator", command, log, lambda: _listens(plan.authenticator_port), environment=environment)
 
 
 def _listens(port: int) -> bool:

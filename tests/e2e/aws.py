@@ -132,6 +132,10 @@ class Aws:
         found: list[dict[str, Any]] = self.call("GET", "/calls")
         return [one for one in found if one["presigned"]]
 
+    def held(self) -> int:
+        """How many requests hang."""
+        return int(self.call("GET", "/held"))
+
     def secrets(self) -> list[str]:
         """Everything that must be nowhere in a log: keys, session tokens, web identities."""
         found: list[str] = self.call("GET", "/secrets")
@@ -183,6 +187,10 @@ class Aws:
         client = self._client("sts", self.workload_session())
         return dict(client.assume_role(RoleArn=ROLE, RoleSessionName="test", **more)["Credentials"])
 
+    def call_sts(self, operation: str, credentials: dict[str, str] | None, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401  of the operation
+        """Calls one operation of STS, such as `get_caller_identity`."""
+        return dict(getattr(self._client("sts", credentials), operation)(**parameters))
+
     def describe(self, credentials: dict[str, str], name: str = CLUSTER) -> dict[str, Any]:
         """What DescribeCluster answers."""
         return dict(self._client("eks", credentials).describe_cluster(name=name)["cluster"])
@@ -190,11 +198,14 @@ class Aws:
     def token(self, credentials: dict[str, str], *, cluster: str = CLUSTER, region: str = REGION) -> str:
         """An EKS token, made as the AWS command line makes it."""
         session = botocore.session.Session()
-        session.set_credentials(
-            credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"]
-        )
+        session.set_credentials(credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"])
         signer = RequestSigner(
-            _service_id(session, region), region, "sts", "v4", session.get_credentials(), session.get_component("event_emitter")
+            _service_id(session, region),
+            region,
+            "sts",
+            "v4",
+            session.get_credentials(),
+            session.get_component("event_emitter"),
         )
         request = {
             "method": "GET",
@@ -245,7 +256,8 @@ class Aws:
         """Calls the control API of the doubles."""
         url = self.site.cluster.facts["aws"]["control"] + path
         body = None if value is None else json.dumps(value).encode()
-        with urllib.request.urlopen(urllib.request.Request(url, data=body, method=method), timeout=_TIMEOUT) as answer:
+        request = urllib.request.Request(url, data=body, method=method)  # noqa: S310  our own
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310  our own
             return json.load(answer)
 
 

@@ -70,6 +70,8 @@ class Broker:
     port: int
     admin_port: int
     environment: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    """More of the command line of `serve`."""
 
     def __post_init__(self) -> None:
         """Nothing runs yet."""
@@ -106,6 +108,7 @@ class Broker:
                 [
                     *("setpriv", "--pdeathsig", "KILL", "--"),
                     *(program(), "serve", "--config", self.folder / "config.toml"),
+                    *self.arguments,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -10,17 +10,22 @@ import base64
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import botocore.exceptions
+import moto
 import pytest
 
-from cluster.identity import CLUSTER, ROLE
-from e2e.aws import NAMESPACE, Aws
+from cluster.identity import CLUSTER, REGION, ROLE
+from e2e.aws import NAMESPACE, WORKLOAD, Aws
 from e2e.waiting import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from e2e.site import Namespace, Site
+    from e2e.site import Site
+
+#: The namespace and its role are there for each.
+pytestmark = pytest.mark.usefixtures("remote")
 
 
 def can_i(site: Site, kubeconfig: Path, *question: str) -> tuple[bool, str]:
@@ -44,7 +49,7 @@ def message_of(error: pytest.ExceptionInfo[botocore.exceptions.ClientError]) -> 
     return str(error.value.response["Error"]["Message"])
 
 
-def test_the_role_may_create_pods_in_its_namespace_and_nowhere_else(aws: Aws, remote: Namespace) -> None:
+def test_the_role_may_create_pods_in_its_namespace_and_nowhere_else(aws: Aws) -> None:
     credentials = aws.role_session()
     assert aws.describe(credentials)["endpoint"] == aws.site.cluster.facts["server"]
 
@@ -63,27 +68,27 @@ def test_the_role_may_create_pods_in_its_namespace_and_nowhere_else(aws: Aws, re
     assert "assumed-role/AstroRemoteKPO/test" in who
 
 
-def test_a_token_for_another_cluster_is_refused(aws: Aws, remote: Namespace) -> None:
+def test_a_token_for_another_cluster_is_refused(aws: Aws) -> None:
     token = aws.token(aws.role_session(), cluster="other")
     assert is_refused(aws.site, aws.kubeconfig(token))
     assert aws.checks()[-1]["outcome"] == "SignatureDoesNotMatch"
 
 
-def test_a_token_with_a_wrong_signature_is_refused(aws: Aws, remote: Namespace) -> None:
+def test_a_token_with_a_wrong_signature_is_refused(aws: Aws) -> None:
     credentials = aws.role_session()
     credentials["SecretAccessKey"] = "x" + credentials["SecretAccessKey"][1:]
     assert is_refused(aws.site, aws.kubeconfig(aws.token(credentials)))
     assert aws.checks()[-1]["outcome"] == "SignatureDoesNotMatch"
 
 
-def test_a_token_with_another_session_token_is_refused(aws: Aws, remote: Namespace) -> None:
+def test_a_token_with_another_session_token_is_refused(aws: Aws) -> None:
     credentials, other = aws.role_session(), aws.role_session()
     credentials["SessionToken"] = other["SessionToken"]
     assert is_refused(aws.site, aws.kubeconfig(aws.token(credentials)))
     assert aws.checks()[-1]["outcome"] == "InvalidClientTokenId"
 
 
-def test_a_token_of_more_than_4096_bytes_is_refused_without_asking(aws: Aws, remote: Namespace) -> None:
+def test_a_token_of_more_than_4096_bytes_is_refused_without_asking(aws: Aws) -> None:
     aws.role["token_size"] = 2300
     aws.apply()
     token = aws.token(aws.role_session())
@@ -100,7 +105,7 @@ def test_a_token_of_more_than_4096_bytes_is_refused_without_asking(aws: Aws, rem
     assert len(aws.checks()) == before
 
 
-def test_a_token_ends_with_its_session(aws: Aws, remote: Namespace) -> None:
+def test_a_token_ends_with_its_session(aws: Aws) -> None:
     kubeconfig = aws.kubeconfig(aws.token(aws.role_session()))
     assert can_i(aws.site, kubeconfig, "create", "pods", "-n", NAMESPACE)[0]
 
@@ -111,7 +116,7 @@ def test_a_token_ends_with_its_session(aws: Aws, remote: Namespace) -> None:
     assert aws.checks()[-1]["outcome"] == "ExpiredToken"
 
 
-def test_a_token_with_a_clock_that_is_wrong_is_refused(aws: Aws, remote: Namespace) -> None:
+def test_a_token_with_a_clock_that_is_wrong_is_refused(aws: Aws) -> None:
     kubeconfig = aws.kubeconfig(aws.token(aws.role_session()))
     for offset in (20 * 60, -20 * 60):
         aws.config["clock_offset"] = offset
@@ -123,7 +128,7 @@ def test_a_token_with_a_clock_that_is_wrong_is_refused(aws: Aws, remote: Namespa
     assert can_i(aws.site, kubeconfig, "create", "pods", "-n", NAMESPACE)[0]
 
 
-def test_a_role_that_nobody_is_mapped_from_is_refused(aws: Aws, remote: Namespace) -> None:
+def test_a_role_that_nobody_is_mapped_from_is_refused(aws: Aws) -> None:
     kubeconfig = aws.kubeconfig(aws.token(aws.role_session()))
     aws.map_roles({})
     assert is_refused(aws.site, kubeconfig)
@@ -133,7 +138,7 @@ def test_a_role_that_nobody_is_mapped_from_is_refused(aws: Aws, remote: Namespac
     assert text.startswith("no")
 
 
-def test_a_token_is_refused_with_padding_port_or_another_host(aws: Aws, remote: Namespace) -> None:
+def test_a_token_is_refused_with_padding_port_or_another_host(aws: Aws) -> None:
     token = aws.token(aws.role_session())
     url = base64.urlsafe_b64decode(token.removeprefix("k8s-aws-v1.") + "==").decode()
     before = len(aws.checks())
@@ -213,3 +218,48 @@ def test_faults_are_told_as_aws_tells_them(aws: Aws) -> None:
     aws.faults({"service": "eks", "kind": "reset"})
     with pytest.raises(botocore.exceptions.ConnectionClosedError):
         aws.describe(credentials)
+
+
+def shape(value: Any) -> Any:  # noqa: ANN401  what botocore has parsed
+    """Names and types, without values."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items() if key != "ResponseMetadata"}
+    return type(value).__name__
+
+
+def test_answers_have_the_shape_of_another_implementation(aws: Aws) -> None:
+    ours = {
+        "AssumeRole": aws.call_sts("assume_role", aws.workload_session(), RoleArn=ROLE, RoleSessionName="test"),
+        "AssumeRoleWithWebIdentity": aws.call_sts(
+            "assume_role_with_web_identity",
+            None,
+            RoleArn=WORKLOAD,
+            RoleSessionName="test",
+            WebIdentityToken=aws.web_identity,
+        ),
+        "GetCallerIdentity": aws.call_sts("get_caller_identity", aws.role_session()),
+    }
+    cluster = aws.describe(aws.role_session())
+    keys = {"region_name": REGION, "aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret"}
+    with moto.mock_aws():
+        sts, eks = boto3.client("sts", **keys), boto3.client("eks", **keys)
+        theirs = {
+            "AssumeRole": sts.assume_role(RoleArn=ROLE, RoleSessionName="test"),
+            "AssumeRoleWithWebIdentity": sts.assume_role_with_web_identity(
+                RoleArn=WORKLOAD, RoleSessionName="test", WebIdentityToken="a.b.c"
+            ),
+            "GetCallerIdentity": sts.get_caller_identity(),
+        }
+        role = "arn:aws:iam::123456789012:role/eks"
+        eks.create_cluster(name=CLUSTER, roleArn=role, resourcesVpcConfig={})
+        their_cluster = eks.describe_cluster(name=CLUSTER)["cluster"]
+
+    for action, answer in ours.items():
+        mine, other = shape(answer), shape(theirs[action])
+        assert (
+            mine["Credentials" if "Credentials" in mine else "Arn"]
+            == other["Credentials" if "Credentials" in other else "Arn"]
+        )
+        assert mine.get("AssumedRoleUser") == other.get("AssumedRoleUser")
+    for key in ("name", "arn", "createdAt", "version", "endpoint", "roleArn", "status", "certificateAuthority"):
+        assert shape(cluster[key]) == shape(their_cluster[key]), key
