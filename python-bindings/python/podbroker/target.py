@@ -68,8 +68,8 @@ class Check:
     """One link of the chain from the caller to a running pod."""
 
     link: str
-    """Stable: ``caller``, ``target``, on EKS ``workload-identity``, ``role`` and ``cluster``, then ``connect``, ``identity``
-    (on EKS ``token``), ``permission``, ``create``."""
+    """Stable: ``caller``, ``target``, on EKS ``workload-identity``, ``role`` and ``cluster``, then ``connect``,
+    ``identity`` (on EKS ``token``), ``permission``, ``create``."""
     subject: str
     """For a permission, verb and resource, such as ``create pods``; empty for the other links."""
     status: CheckStatus
