@@ -122,19 +122,12 @@ fn at(endpoint: &str, uri: &Uri) -> Result<Uri, http::uri::InvalidUri> {
 }
 
 /// The peer's certificate was not accepted, by what rustls says somewhere in the chain of causes.
-fn is_certificate_trouble(error: &hyper_util::client::legacy::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref::<rustls::Error>() {
-            return true;
-        }
-        // An io::Error does not show what it wraps as its source.
-        if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-            && let Some(rustls::Error::InvalidCertificate(_)) = inner.downcast_ref::<rustls::Error>()
-        {
-            return true;
-        }
-        cause = error.source();
+fn is_certificate_trouble(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref::<rustls::Error>() {
+        return true;
     }
-    false
+    // An io::Error does not show what it wraps as its source, and TLS errors come in two of them, one in the other.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let inner = inner.map(|inner| inner as &(dyn std::error::Error + 'static));
+    inner.or_else(|| error.source()).is_some_and(is_certificate_trouble)
 }

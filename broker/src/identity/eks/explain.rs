@@ -41,6 +41,12 @@ impl Chain {
                 break;
             }
         }
+        if links.iter().all(|link| link.fix.is_none())
+            && let Err(error) = self.tokens.get().await
+            && error.link == "token"
+        {
+            links.push(Link::broken("token", short(&error.what), TOKEN_FIX.to_owned()));
+        }
         links
     }
 
@@ -108,6 +114,9 @@ impl Chain {
         }
     }
 }
+
+const TOKEN_FIX: &str = "leave out session tags and the session policy, switch off the tags that a pod identity passes on \
+                         (disableSessionTags), or assume a role whose sessions carry less";
 
 const STS_FIX: &str = "STS cannot be reached or refuses: check the region of the target, the way out of the broker's network \
                        (NAT, or a VPC endpoint for STS), and the machine's clock";

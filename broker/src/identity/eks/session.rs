@@ -244,7 +244,18 @@ fn assume_error(role: &RoleSettings, error: &SdkError<AssumeRoleError>) -> Chain
         // The base credentials are fetched inside of this call.
         (SdkError::ConstructionFailure(_), _) => ("role", format!("cannot ask to assume {arn}"), Hope::Lasting),
         (SdkError::DispatchFailure(failure), _) if !failure.is_io() && !failure.is_timeout() => {
-            ("workload-identity", "the broker's AWS credentials cannot be had".to_owned(), Hope::Lasting)
+            // The request for a web identity's session is inside; its outages are an outage of STS like any other.
+            let text = DisplayErrorContext(error).to_string();
+            let passing = [
+                "ServiceUnavailable",
+                "Throttling",
+                "InternalFailure",
+                "IDPCommunicationError",
+                "dispatch failure: io",
+                "timeout",
+            ];
+            let hope = if passing.iter().any(|word| text.contains(word)) { Hope::Passing } else { Hope::Lasting };
+            ("workload-identity", "the broker's AWS credentials cannot be had".to_owned(), hope)
         }
         _ => ("role", format!("STS does not answer for {arn}"), Hope::Passing),
     };
