@@ -54,7 +54,7 @@ LEVELS: Final = {
     "cluster": Level(argv=(*PYTEST, "cluster"), folder=TESTS, takes_arguments=True),
     # Most of the time is spent waiting for pods, so several files at a time.
     "e2e": Level(
-        argv=(*ON_CLUSTER, *PYTEST, "-n", "4", "--dist", "loadfile", "e2e"), folder=TESTS, takes_arguments=True
+        argv=(*ON_CLUSTER, *PYTEST, "-n", "4", "--dist", "loadgroup", "e2e"), folder=TESTS, takes_arguments=True
     ),
     "faults": Level(
         argv=(*ON_CLUSTER, *PYTEST, "faults"),
