@@ -52,6 +52,10 @@ unit: wheel ## Run the tests that need no cluster
 e2e: build wheel ## Run the end-to-end tests; TESTS='-k cancel' picks some
 	@exec $(RUN) tests/levels.py e2e -- $(TESTS)
 
+.PHONY: identity
+identity: build wheel ## Run the tests of the identity chain: every link, outages, expiry
+	@exec $(RUN) tests/levels.py identity -- $(TESTS)
+
 .PHONY: faults
 faults: build wheel ## Run the long fault tests
 	@exec $(RUN) tests/levels.py faults -- $(TESTS)

@@ -47,6 +47,11 @@ class Count:
 
 PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no_skips")
 ON_CLUSTER: Final = (sys.executable, "-m", "cluster", "run", "--")
+#: Tests of the identity chain. They share what a cluster has once, the doubles of AWS and the namespace of the shipped
+#: manifests, and wait for sessions to end, so they run one after another and take some minutes.
+IDENTITY: Final = tuple(
+    f"e2e/test_{name}.py" for name in ("identity", "identity_broker", "identity_checks", "manifests")
+)
 LEVELS: Final = {
     "rust": Level(argv=("cargo", "test", "--locked", "--workspace", "--no-fail-fast"), folder=ROOT),
     "bindings": Level(argv=(*PYTEST, "tests"), folder=ROOT / "python-bindings", takes_arguments=True),
@@ -54,8 +59,11 @@ LEVELS: Final = {
     "cluster": Level(argv=(*PYTEST, "cluster"), folder=TESTS, takes_arguments=True),
     # Most of the time is spent waiting for pods, so several files at a time.
     "e2e": Level(
-        argv=(*ON_CLUSTER, *PYTEST, "-n", "4", "--dist", "loadgroup", "e2e"), folder=TESTS, takes_arguments=True
+        argv=(*ON_CLUSTER, *PYTEST, "-n", "4", "--dist", "loadfile", "e2e", *(f"--ignore={one}" for one in IDENTITY)),
+        folder=TESTS,
+        takes_arguments=True,
     ),
+    "identity": Level(argv=(*ON_CLUSTER, *PYTEST, *IDENTITY), folder=TESTS, takes_arguments=True),
     "faults": Level(
         argv=(*ON_CLUSTER, *PYTEST, "faults"),
         folder=TESTS,

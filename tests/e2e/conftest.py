@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from e2e.aws import Aws
 
 
-#: Files whose tests use what a cluster has only once: the doubles of AWS, and the namespace of the shipped manifests.
-ONE_AFTER_ANOTHER = frozenset({"test_identity", "test_identity_broker", "test_identity_checks", "test_manifests"})
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file in one process, and those that would get into each other's way."""
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("remote" if name in ONE_AFTER_ANOTHER else name))
-
-
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """The cluster of this run."""
