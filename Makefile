@@ -61,12 +61,13 @@ faults: build wheel ## Run the long fault tests
 	@exec $(RUN) tests/levels.py faults -- $(TESTS)
 
 .PHONY: bench
-bench: wheel ## Measure ours beside the upstream operator and print the table
-	@echo "bench: building the broker with optimisations"
+bench: venv ## Measure ours beside its peers and print tables; BENCH='logs scale' picks parts
+	@echo "bench: building broker and Python package with optimisations"
 	@mkdir -p $(OUT)/bin
 	@$(ALONE) -c 'cargo build --release --locked -p podbroker --bin podbroker && \
 		install $(CARGO_TARGET_DIR)/release/podbroker $(OUT)/bin/podbroker-release'
-	@cd tests && exec $(PYTHON) -m cluster run -- $(RUN) -m bench $(BENCH)
+	@$(call install-wheel,$(OUT)/wheel-release,$(SITE)-release,--release)
+	@cd tests && PYTHONPATH=$(SITE)-release:$(CURDIR)/tests exec $(PYTHON) -m cluster run -- $(RUN) -m bench $(BENCH)
 
 .PHONY: lint
 lint: lint-rust lint-python lint-other ## Format, lints, types; warnings are errors
@@ -90,11 +91,16 @@ build: ## Build the broker (debug)
 
 .PHONY: wheel
 wheel: venv ## Build the Python package (debug) and put it where the tests look
-	@rm -rf $(OUT)/wheel
-	@$(ALONE) $(VENV)/bin/maturin build --locked --quiet --manifest-path python-bindings/Cargo.toml --out $(OUT)/wheel
-	@rm -rf $(SITE).new && $(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-index --no-compile \
-		--target $(SITE).new $(OUT)/wheel/*.whl
-	@rm -rf $(SITE) && mv $(SITE).new $(SITE)
+	@$(call install-wheel,$(OUT)/wheel,$(SITE),)
+
+# $(1): where the wheel goes, $(2): where it is unpacked, $(3): more of maturin's arguments.
+define install-wheel
+rm -rf $(1); \
+$(ALONE) $(VENV)/bin/maturin build --locked --quiet $(3) --manifest-path python-bindings/Cargo.toml --out $(1); \
+rm -rf $(2).new; $(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-index --no-compile \
+	--target $(2).new $(1)/*.whl; \
+rm -rf $(2); mv $(2).new $(2)
+endef
 
 .PHONY: cluster
 cluster: ## A shell with a local cluster and kubectl set up; exit ends it

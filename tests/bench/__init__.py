@@ -1,9 +1,10 @@
-"""What this project costs, beside the provider's KubernetesPodOperator: same cluster, same pods, same run.
+"""What this project costs, beside its peers: same cluster, same pods, same run.
 
-`python -m bench`, started by `make bench`, measures three things and prints a table of each: the requests that an
-execution costs the API server, the time from a container's end to the end of the task, and the memory of a task's
-process. Nothing is asserted: a number that got worse is for a person to judge.
+`python -m bench [PART ...]`, started by `make bench BENCH='PART ...'`, measures and prints Markdown tables with their
+conditions. Nothing is asserted: a number that got worse is for a person to judge. What is wrong, such as a line that
+was lost, is printed as such.
 
-`task.py` is one task in a process of its own, `observer.py` the neutral eye on the cluster, `lanes.py` runs one beside
-the other, `tables.py` adds up and prints. Each measured client has a user name of its own in the audit log.
+A part is a module with `add_options` and `measure` (`stage.Part`), named in `__main__`. Each measured client has a user
+name of its own in the audit log. `operators` compares short pods by the operators: there `task.py` is one task in a
+process of its own, `observer.py` the neutral eye on the cluster, `lanes.py` runs one beside the other.
 """

@@ -8,9 +8,8 @@ import platform
 import statistics
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from bench.task import IMPORTS
 from e2e.manifests import IMAGE
 
 if TYPE_CHECKING:
@@ -107,18 +106,18 @@ def memory_table(samples: Mapping[str, Sequence[Sample]]) -> str:
     return table(head, rows)
 
 
-def conditions(*, kubernetes: str, rounds: int, load: tuple[float, ...]) -> str:
-    """Where and how it was measured."""
-    lines: list[tuple[str, Any]] = [
+def conditions(*, kubernetes: str) -> str:
+    """Where and with what everything was measured."""
+    return bullets(
         ("machine", f"{os.cpu_count()} CPUs ({_processor()}), Linux {platform.release()}"),
-        ("load average (1 min)", f"{load[0]:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"),
         ("cluster", f"Kubernetes {kubernetes}, one node, on the same machine; image {IMAGE}"),
-        ("ours", f"podbroker {version('podbroker')}: broker optimised, Python package as `make wheel` builds it"),
-        ("peer", f"apache-airflow-providers-cncf-kubernetes {version('apache-airflow-providers-cncf-kubernetes')}"),
-        ("task", f"Airflow {version('apache-airflow')}, Python {platform.python_version()}, a process for each task"),
-        ("imports", ", ".join(IMPORTS)),
-        ("delays, memory", f"{rounds} rounds, one pod at a time, kinds in turn"),
-    ]
+        ("ours", f"podbroker {version('podbroker')}, broker and Python package with optimisations"),
+        ("Python", platform.python_version()),
+    )
+
+
+def bullets(*lines: tuple[str, str]) -> str:
+    """A Markdown list of named conditions."""
     return "\n".join(f"- {name}: {value}" for name, value in lines)
 
 
