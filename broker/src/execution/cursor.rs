@@ -78,7 +78,7 @@ pub struct Cursor {
     pub notice: u32,
     /// Bytes of lines so far, for the budget.
     pub log_bytes: u64,
-    /// One entry for each log stream that it has heard of.
+    /// One entry for each log stream that it has heard of, but for those of attempts that it saw ending.
     pub streams: Vec<(StreamKey, InstancePosition)>,
 }
 
@@ -96,6 +96,9 @@ impl Cursor {
 
     /// How far a stream was handed on.
     pub fn stream(&self, key: &StreamKey) -> InstancePosition {
+        if key.attempt <= self.attempts_ended {
+            return InstancePosition { position: Position::Complete, skip: 0 };
+        }
         self.streams.iter().find(|(other, _)| other == key).map(|(_, position)| *position).unwrap_or_default()
     }
 
@@ -105,6 +108,12 @@ impl Cursor {
             Some((_, old)) => *old = position,
             None => self.streams.push((key.clone(), position)),
         }
+    }
+
+    /// An attempt has ended, and with it all its streams.
+    pub fn end_attempt(&mut self, attempt: u32) {
+        self.attempts_ended = self.attempts_ended.max(attempt);
+        self.streams.retain(|(key, _)| key.attempt > attempt);
     }
 
     /// The cursor as bytes.
@@ -275,10 +284,10 @@ mod tests {
 
     prop_compose! {
         fn cursor()(
-            started in any::<u32>(), ended in any::<u32>(), result_sent in any::<bool>(), notice in any::<u32>(),
+            started in any::<u32>(), ended in 0_u32..2, result_sent in any::<bool>(), notice in any::<u32>(),
             log_bytes in any::<u64>(),
             streams in prop::collection::btree_map(
-                (1_u32..3, "[a-z]{1,9}", 0_u32..3), (position(), 0_u32..9), 0..6),
+                (2_u32..4, "[a-z]{1,9}", 0_u32..3), (position(), 0_u32..9), 0..6),
         ) -> Cursor {
             let streams = streams.into_iter().map(|((attempt, container, restart), (position, skip))| {
                 (StreamKey { attempt, container, restart }, InstancePosition { position, skip })
@@ -296,7 +305,7 @@ mod tests {
 
         #[test]
         fn lines_of_a_chunk_are_added_to_the_position_before_it(cursor in cursor(), lines in 1_u32..1000) {
-            let key = StreamKey { attempt: 1, container: "base".to_owned(), restart: 0 };
+            let key = StreamKey { attempt: 2, container: "base".to_owned(), restart: 0 };
             let mut bytes = cursor.encode_inside(&key);
             bytes.extend(lines.to_be_bytes());
             let read = Cursor::decode(&bytes, "e").unwrap();
@@ -316,6 +325,20 @@ mod tests {
             bytes[at] ^= change;
             prop_assert!(Cursor::decode(&bytes, "e").is_err());
         }
+    }
+
+    #[test]
+    fn an_attempt_that_ended_takes_no_room_and_is_read_no_more() {
+        let key = |attempt| StreamKey { attempt, container: "base".to_owned(), restart: 0 };
+        let at = |nanos| InstancePosition { position: Position::At { nanos, ordinal: 1, check: 0 }, skip: 0 };
+        let mut cursor = Cursor::start("e".to_owned());
+        cursor.set_stream(&key(1), at(5));
+        cursor.set_stream(&key(2), at(7));
+        cursor.end_attempt(1);
+        let read = Cursor::decode(&cursor.encode(), "e").unwrap();
+        assert_eq!(read.stream(&key(1)).position, Position::Complete);
+        assert_eq!(read.stream(&key(2)), at(7));
+        assert_eq!(read.streams.len(), 1);
     }
 
     #[test]

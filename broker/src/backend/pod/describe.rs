@@ -1,9 +1,10 @@
-//! From a view to what callers are told: the execution, its attempt, and what is worth a notice.
+//! From views to what callers are told: the execution, its attempts, and what is worth a notice.
 
 use super::PodSettings;
+use super::attempts::Attempts;
 use super::status::{self, Status, image_trouble, is_image_trouble};
 use super::view::{ContainerState, View};
-use crate::execution::{Address, Attempt, Execution, Notice, Severity};
+use crate::execution::{Address, Attempt, Execution, Notice, Severity, State};
 
 /// The address of the execution that a pod belongs to.
 pub(super) fn address(settings: &PodSettings, view: &View) -> Address {
@@ -15,31 +16,54 @@ pub(super) fn address(settings: &PodSettings, view: &View) -> Address {
     }
 }
 
-/// The execution as the view shows it.
-pub(super) fn execution(settings: &PodSettings, view: &View) -> Execution {
-    let Status { state, reason, outcome, started, ended } = status::status(view);
+/// The execution as its attempts show it. The latest one speaks for it.
+pub(super) fn execution(settings: &PodSettings, attempts: &Attempts) -> Execution {
+    let (oldest, latest) = (attempts.oldest(), attempts.latest());
+    let statuses: Vec<_> = attempts.iter().map(|view| status::status(view)).collect();
+    let started = statuses.iter().filter_map(|status| status.started).min();
+    let states = statuses.iter().map(|status| status.state);
+    let made = attempts.iter().zip(states).map(|(view, state)| attempt(view, state)).collect();
+    let Status { state, reason, outcome, ended, .. } = status::status(latest);
     Execution {
-        address: address(settings, view),
-        labels: view.labels.clone(),
+        address: address(settings, oldest),
+        labels: oldest.labels.clone(),
         state,
         state_reason: reason,
-        attempts: vec![Attempt {
-            number: view.attempt,
-            state,
-            pod_name: view.pod_name.clone(),
-            pod_namespace: view.namespace.clone(),
-            pod_uid: view.uid.clone(),
-            node_name: view.node.clone(),
-        }],
+        attempts: made,
         outcome,
-        policies: view.policies.clone(),
-        created: view.created,
+        policies: oldest.policies.clone(),
+        created: oldest.created,
         started,
         ended,
-        digest: view.digest.clone(),
-        cancel: view.cancel.clone(),
-        released: view.released,
+        digest: oldest.digest.clone(),
+        cancel: latest.cancel.clone(),
+        released: attempts.iter().find_map(|view| view.released),
         pod_json: None,
+    }
+}
+
+/// The execution as a watch shows it before its end: a final state is told last.
+pub(super) fn before_the_end(mut execution: Execution, attempts_ended: u32) -> Execution {
+    let ending = |state: &mut State| {
+        if state.is_final() {
+            *state = State::Ending;
+        }
+    };
+    ending(&mut execution.state);
+    let open = execution.attempts.iter_mut().filter(|attempt| attempt.number > attempts_ended);
+    open.for_each(|attempt| ending(&mut attempt.state));
+    execution
+}
+
+/// One attempt.
+pub(super) fn attempt(view: &View, state: State) -> Attempt {
+    Attempt {
+        number: view.attempt,
+        state,
+        pod_name: view.pod_name.clone(),
+        pod_namespace: view.namespace.clone(),
+        pod_uid: view.uid.clone(),
+        node_name: view.node.clone(),
     }
 }
 

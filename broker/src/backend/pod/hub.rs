@@ -2,9 +2,9 @@
 //!
 //! However many executions are followed, the API server is asked once. The hub lists, then watches from there; an end of
 //! the watch is ordinary and is resumed, and only an answer that the version is gone (410) makes it list again. What it keeps
-//! of a pod is a `View`. Followers of an execution get each new view through a channel that holds the latest one.
+//! of a pod is a `View`, and of an execution its `Attempts`. Followers get each new one through a channel that holds the latest.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use tracing::{debug, info, warn};
 
 use super::PodSettings;
 use super::api::{ApiError, PodApi, WATCH_SECONDS};
+use super::attempts::Attempts;
+use super::describe;
 use super::names::{INSTANCE_LABEL, TARGET_LABEL};
 use super::view::{Presence, View};
 use crate::backend::Health;
@@ -30,6 +32,7 @@ const WATCH_IDLE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 
 /// What the hub knows. Shared by the watch, the calls and the reconciler.
 pub(super) struct Hub {
+    settings: Arc<PodSettings>,
     labels: String,
     state: Mutex<State>,
     /// Something changed that may give the reconciler work.
@@ -38,23 +41,36 @@ pub(super) struct Hub {
 
 struct State {
     health: Health,
-    /// By pod name. A `BTreeMap`, so that a list is in order without sorting.
-    index: BTreeMap<String, Arc<View>>,
-    followers: HashMap<String, watch::Sender<Arc<View>>>,
+    /// By the execution's hash.
+    executions: HashMap<String, Arc<Attempts>>,
+    followers: HashMap<String, watch::Sender<Arc<Attempts>>>,
+    /// By the pod's name.
+    pod_followers: HashMap<String, watch::Sender<Arc<View>>>,
     /// The version up to which the watch has told everything; 0 before the first list.
     seen: u64,
 }
 
 impl Hub {
-    pub(super) fn new(settings: &PodSettings) -> Self {
+    pub(super) fn new(settings: Arc<PodSettings>) -> Self {
         let labels = format!("{INSTANCE_LABEL}={},{TARGET_LABEL}={}", settings.instance, settings.target);
-        let state = State { health: Health::Starting, index: BTreeMap::new(), followers: HashMap::new(), seen: 0 };
-        Self { labels, state: Mutex::new(state), changed: Notify::new() }
+        let state = State {
+            health: Health::Starting,
+            executions: HashMap::new(),
+            followers: HashMap::new(),
+            pod_followers: HashMap::new(),
+            seen: 0,
+        };
+        Self { settings, labels, state: Mutex::new(state), changed: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock, and a half-written index heals with the next list.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the target is.
+    pub(super) fn settings(&self) -> &PodSettings {
+        &self.settings
     }
 
     /// Whether the watch is in step.
@@ -72,37 +88,63 @@ impl Hub {
         self.changed.notified().await;
     }
 
-    /// The latest view of a pod.
-    pub(super) fn get(&self, pod_name: &str) -> Option<Arc<View>> {
-        self.state().index.get(pod_name).cloned()
+    /// What is known of an execution, by its hash.
+    pub(super) fn get(&self, hash: &str) -> Option<Arc<Attempts>> {
+        self.state().executions.get(hash).cloned()
     }
 
-    /// All views.
-    pub(super) fn all(&self) -> Vec<Arc<View>> {
-        self.state().index.values().cloned().collect()
+    /// All executions.
+    pub(super) fn all(&self) -> Vec<Arc<Attempts>> {
+        self.state().executions.values().cloned().collect()
     }
 
-    /// Follows a pod that is in the index.
-    pub(super) fn follow(&self, pod_name: &str) -> Option<watch::Receiver<Arc<View>>> {
+    /// Follows an execution that is in the index.
+    pub(super) fn follow(&self, hash: &str) -> Option<watch::Receiver<Arc<Attempts>>> {
         let mut state = self.state();
-        let view = state.index.get(pod_name)?.clone();
-        let sender = state.followers.entry(pod_name.to_owned()).or_insert_with(|| watch::Sender::new(view));
+        let attempts = state.executions.get(hash)?.clone();
+        let sender = state.followers.entry(hash.to_owned()).or_insert_with(|| watch::Sender::new(attempts));
         Some(sender.subscribe())
     }
 
-    /// Takes in a pod that an answer brought, so that a caller reads what it wrote before the watch tells it.
-    pub(super) fn learn(&self, pod: &Pod) -> Result<Arc<View>, &'static str> {
-        let view = Arc::new(View::of(pod)?);
+    /// Follows one pod of an execution. The channel of a pod that is no more is closed.
+    pub(super) fn follow_pod(&self, view: &Arc<View>) -> watch::Receiver<Arc<View>> {
+        let hash = self.hash(view);
         let mut state = self.state();
-        let known = state.index.get(&view.pod_name).map(|known| known.version);
+        let known = state.executions.get(&hash).and_then(|attempts| attempts.number(view.attempt)).cloned();
+        match known {
+            Some(known) if known.presence == Presence::Present => {
+                let name = known.pod_name.clone();
+                state.pod_followers.entry(name).or_insert_with(|| watch::Sender::new(known)).subscribe()
+            }
+            _ => watch::Sender::new(Arc::clone(view)).subscribe(),
+        }
+    }
+
+    /// The hash of the execution that a pod belongs to. Labels can be changed by anybody, so that of the pod is not believed.
+    fn hash(&self, view: &View) -> String {
+        describe::address(&self.settings, view).hash()
+    }
+
+    /// Takes in a pod that an answer brought, so that a caller reads what it wrote before the watch tells it. Returns the
+    /// execution with it.
+    pub(super) fn learn(&self, pod: &Pod) -> Result<Arc<Attempts>, &'static str> {
+        let view = Arc::new(View::of(pod)?);
+        let hash = self.hash(&view);
+        let mut state = self.state();
+        let known = state.executions.get(&hash).cloned();
+        let version = known.as_ref().and_then(|known| known.number(view.attempt)).map(|known| known.version);
         // The watch has told everything up to `seen`. What is not in the index by then was deleted, and an answer that is
         // older than that must not bring it back.
-        if known.is_some_and(|known| known < view.version) || (known.is_none() && view.version > state.seen) {
-            state.put(Arc::clone(&view));
-        }
+        let attempts = if version.is_some_and(|version| version < view.version)
+            || (version.is_none() && view.version > state.seen)
+        {
+            state.put(&hash, view)
+        } else {
+            known.unwrap_or_else(|| Arc::new(Attempts::of(view)))
+        };
         drop(state);
         self.changed.notify_one();
-        Ok(view)
+        Ok(attempts)
     }
 
     /// Watches until it is told to stop.
@@ -162,18 +204,19 @@ impl Hub {
             if token.is_none() {
                 let mut state = self.state();
                 let listed: u64 = version.parse().unwrap_or(0);
-                let vanished: Vec<_> = state
-                    .index
-                    .values()
-                    .filter(|v| !names.contains(&v.pod_name) && v.version <= listed)
-                    .cloned()
+                let known =
+                    state.executions.iter().flat_map(|(hash, known)| known.iter().map(move |view| (hash, view)));
+                let vanished: Vec<_> = known
+                    .filter(|(_, view)| view.presence == Presence::Present)
+                    .filter(|(_, view)| !names.contains(&view.pod_name) && view.version <= listed)
+                    .map(|(hash, view)| (hash.clone(), View::clone(view)))
                     .collect();
-                for view in vanished {
-                    state.remove(&View { presence: Presence::Gone, ..View::clone(&view) });
+                for (hash, view) in vanished {
+                    state.remove(&hash, view);
                 }
                 state.seen = state.seen.max(listed).max(1);
                 state.health = Health::Serving;
-                info!(executions = state.index.len(), "in step with the target");
+                info!(executions = state.executions.len(), "in step with the target");
                 drop(state);
                 self.changed.notify_one();
                 return Ok(version);
@@ -206,7 +249,8 @@ impl Hub {
                 }
                 WatchEvent::Deleted(pod) => {
                     if let Ok(view) = View::of(&pod) {
-                        self.state().remove(&View { presence: Presence::Gone, ..view });
+                        let hash = self.hash(&view);
+                        self.state().remove(&hash, view);
                     }
                     version = pod.metadata.resource_version.unwrap_or(version);
                 }
@@ -224,10 +268,11 @@ impl Hub {
     fn apply(&self, pod: &Pod) {
         match View::of(pod) {
             Ok(view) => {
+                let hash = self.hash(&view);
                 let mut state = self.state();
-                let newer = state.index.get(&view.pod_name).is_none_or(|known| known.version <= view.version);
-                if newer {
-                    state.put(Arc::new(view));
+                let known = state.executions.get(&hash).and_then(|attempts| attempts.number(view.attempt));
+                if known.is_none_or(|known| known.version <= view.version) {
+                    state.put(&hash, Arc::new(view));
                 }
             }
             // Somebody tampered with it. It is not ours to judge any more, and saying so once per version is enough.
@@ -239,25 +284,41 @@ impl Hub {
 }
 
 impl State {
-    fn put(&mut self, view: Arc<View>) {
-        self.tell(&view);
-        self.index.insert(view.pod_name.clone(), view);
+    /// Takes in a pod; returns its execution.
+    fn put(&mut self, hash: &str, view: Arc<View>) -> Arc<Attempts> {
+        tell(&mut self.pod_followers, &view.pod_name, &view);
+        let attempts = Arc::new(match self.executions.get(hash) {
+            Some(known) => known.with(view),
+            None => Attempts::of(view),
+        });
+        tell(&mut self.followers, hash, &attempts);
+        self.executions.insert(hash.to_owned(), Arc::clone(&attempts));
+        attempts
     }
 
-    fn remove(&mut self, last: &View) {
-        self.tell(&Arc::new(last.clone()));
-        self.index.remove(&last.pod_name);
-        self.followers.remove(&last.pod_name);
+    /// A pod is no more; this is the last that was seen of it.
+    fn remove(&mut self, hash: &str, last: View) {
+        let Some(known) = self.executions.get(hash) else { return };
+        if known.number(last.attempt).is_none_or(|known| known.version > last.version) {
+            return;
+        }
+        let pod_name = last.pod_name.clone();
+        let attempts = self.put(hash, Arc::new(View { presence: Presence::Gone, ..last }));
+        self.pod_followers.remove(&pod_name);
+        if attempts.is_gone() {
+            self.executions.remove(hash);
+            self.followers.remove(hash);
+        }
     }
+}
 
-    /// Hands a view to those who follow it, and forgets a channel that nobody listens to.
-    fn tell(&mut self, view: &Arc<View>) {
-        if let Some(sender) = self.followers.get(&view.pod_name) {
-            if sender.receiver_count() == 0 {
-                self.followers.remove(&view.pod_name);
-            } else {
-                sender.send_replace(Arc::clone(view));
-            }
+/// Hands a value to those who follow it, and forgets a channel that nobody listens to.
+fn tell<T>(followers: &mut HashMap<String, watch::Sender<Arc<T>>>, key: &str, value: &Arc<T>) {
+    if let Some(sender) = followers.get(key) {
+        if sender.receiver_count() == 0 {
+            followers.remove(key);
+        } else {
+            sender.send_replace(Arc::clone(value));
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Runs executions as pods of one namespace.
 //!
-//! `manifest` makes the pod, `submit` creates it once, `hub` watches all of them, `view` is what is kept of one, `status` says
-//! what it means, `watch` tells it, with the lines from `logs` and the result from `collect`. `reconcile` deletes what was
+//! `manifest` makes the pod, `submit` creates it once, `hub` watches all of them, `view` is what is kept of one and `attempts` of
+//! an execution, `status` says what it means, `watch` tells it, with the lines from `logs` and the result from `collect`. `reconcile` deletes what was
 //! released and ends what did not start in time. Requests go through `api`, and its refusals become errors in `refusal`.
 
 mod api;
+mod attempts;
 mod check;
 mod chunk;
 mod clock;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span};
 
 use self::api::PodApi;
+use self::attempts::Attempts;
 use self::clock::ServerClock;
 use self::hub::Hub;
 use self::view::View;
@@ -91,8 +93,9 @@ impl PodBackend {
     ) -> Arc<Self> {
         let Connection { client, chain, .. } = connection;
         let api = PodApi::new(client, &settings.namespace, settings.instance.as_str(), ServerClock::default());
-        let hub = Arc::new(Hub::new(&settings));
-        let backend = Arc::new(Self { settings: Arc::new(settings), api, hub, chain });
+        let settings = Arc::new(settings);
+        let hub = Arc::new(Hub::new(Arc::clone(&settings)));
+        let backend = Arc::new(Self { settings, api, hub, chain });
         let span = info_span!("target", name = %backend.settings.target);
         if let Some(chain) = backend.chain.clone() {
             let announce_stop = stop.clone();
@@ -122,12 +125,12 @@ impl PodBackend {
             && label(names::TARGET_LABEL) == Some(self.settings.target.as_str())
     }
 
-    /// The execution's view, from the index or, since another replica may just have created it, from the cluster.
-    async fn find(&self, address: &Address) -> Result<Arc<View>, Error> {
-        let name = address.pod_name(1);
-        if let Some(view) = self.hub.get(&name) {
-            return Ok(view);
+    /// The execution, from the index or, since another replica may just have created it, from the cluster.
+    async fn find(&self, address: &Address) -> Result<Arc<Attempts>, Error> {
+        if let Some(attempts) = self.hub.get(&address.hash()) {
+            return Ok(attempts);
         }
+        let name = address.pod_name(1);
         let missing = || Error::NoSuchExecution { name: address.name().to_string() };
         let pod = match self.api.get::<Pod>(&name).await {
             Ok(pod) => pod,
@@ -152,17 +155,17 @@ impl PodBackend {
     }
 
     /// A claim that was given must be that of the object that is there.
-    fn check_claim(address: &Address, view: &View, claim: Option<&str>) -> Result<(), Error> {
+    fn check_claim(address: &Address, attempts: &Attempts, claim: Option<&str>) -> Result<(), Error> {
         match claim {
-            Some(claim) if claim != submit::claim(view) => {
+            Some(claim) if claim != submit::claim(attempts) => {
                 Err(Error::ClaimSuperseded { name: address.name().to_string() })
             }
             _ => Ok(()),
         }
     }
 
-    /// Changes a pod and takes in the answer.
-    async fn patch(&self, view: &View, patch: Value) -> Result<Arc<View>, Error> {
+    /// Changes a pod and takes in the answer. Returns the execution after it.
+    async fn patch(&self, view: &View, patch: Value) -> Result<Arc<Attempts>, Error> {
         let pod = self
             .api
             .patch(&view.pod_name, &view.uid, patch)
@@ -171,8 +174,8 @@ impl PodBackend {
         self.hub.learn(&pod).map_err(Error::bug)
     }
 
-    /// Asks for the end of what has not ended. Returns the view after it.
-    async fn end(&self, view: &View, intent: CancelIntent, grace: Option<u64>) -> Result<Arc<View>, Error> {
+    /// Asks for the end of what has not ended. Returns the execution after it.
+    async fn end(&self, view: &View, intent: CancelIntent, grace: Option<u64>) -> Result<Arc<Attempts>, Error> {
         let text = serde_json::to_string(&intent).map_err(|error| Error::bug(error.to_string()))?;
         let annotations = json!({ names::CANCEL: text });
         // The kubelet ends a pod whose deadline has passed with the pod's own grace, and keeps exit codes and logs. A pod
@@ -198,10 +201,10 @@ impl Backend for PodBackend {
 
     async fn get(&self, tenant: &Tenant, id: &ExecutionId, depth: Depth) -> Result<Execution, Error> {
         let address = self.address(tenant, id);
-        let view = self.find(&address).await?;
-        let mut execution = describe::execution(&self.settings, &view);
+        let attempts = self.find(&address).await?;
+        let mut execution = describe::execution(&self.settings, &attempts);
         if depth == Depth::Full {
-            let pod: Value = match self.api.get(&view.pod_name).await {
+            let pod: Value = match self.api.get(&attempts.latest().pod_name).await {
                 Ok(pod) => pod,
                 Err(error) if error.code() == Some(404) => {
                     return Err(Error::NoSuchExecution { name: address.name().to_string() });
@@ -217,18 +220,21 @@ impl Backend for PodBackend {
         if !self.hub.is_in_step() {
             return Err(self.not_in_step());
         }
-        let mut views: Vec<_> = self
+        let mut all: Vec<_> = self
             .hub
             .all()
             .into_iter()
-            .filter(|view| view.tenant == *tenant)
-            .filter(|view| filter.labels.iter().all(|(key, value)| view.labels.get(key) == Some(value)))
-            .filter(|view| filter.after.as_ref().is_none_or(|after| view.id > *after))
+            .filter(|attempts| {
+                let view = attempts.oldest();
+                view.tenant == *tenant
+                    && filter.labels.iter().all(|(key, value)| view.labels.get(key) == Some(value))
+                    && filter.after.as_ref().is_none_or(|after| view.id > *after)
+            })
             .collect();
-        views.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(views
+        all.sort_by(|a, b| a.oldest().id.cmp(&b.oldest().id));
+        Ok(all
             .iter()
-            .map(|view| describe::execution(&self.settings, view))
+            .map(|attempts| describe::execution(&self.settings, attempts))
             .filter(|execution| filter.states.is_empty() || filter.states.contains(&execution.state))
             .take(filter.limit)
             .collect())
@@ -244,27 +250,28 @@ impl Backend for PodBackend {
         let address = self.address(tenant, id);
         let hash = address.hash();
         let resumed = !cursor.is_empty();
-        let cursor = if resumed { Cursor::decode(cursor, &hash)? } else { Cursor::start(hash) };
+        let cursor = if resumed { Cursor::decode(cursor, &hash)? } else { Cursor::start(hash.clone()) };
         if !self.hub.is_in_step() {
             return Err(self.not_in_step());
         }
-        let view = match self.find(&address).await {
+        match self.find(&address).await {
             Err(Error::NoSuchExecution { name }) if resumed => return Err(Error::Expired { name }),
-            view => view?,
+            found => found?,
         };
-        let view = self.hub.follow(&view.pod_name).ok_or_else(|| self.not_in_step())?;
-        Ok(watch::watch(Arc::clone(&self.settings), self.api.clone(), view, cursor, options))
+        let attempts = self.hub.follow(&hash).ok_or_else(|| self.not_in_step())?;
+        Ok(watch::watch(Arc::clone(&self.hub), self.api.clone(), attempts, cursor, options))
     }
 
     async fn cancel(&self, tenant: &Tenant, id: &ExecutionId, request: Cancel) -> Result<Execution, Error> {
         let address = self.address(tenant, id);
-        let view = self.find(&address).await?;
-        Self::check_claim(&address, &view, request.claim.as_deref())?;
-        let execution = describe::execution(&self.settings, &view);
+        let attempts = self.find(&address).await?;
+        Self::check_claim(&address, &attempts, request.claim.as_deref())?;
+        let execution = describe::execution(&self.settings, &attempts);
+        let view = attempts.latest();
         if execution.outcome.is_some() || view.cancel.is_some() {
             if execution.state == State::Ending && view.cancel.is_none() {
                 // The outcome stands; what still runs beside it is to end too.
-                let ended = self.end_the_rest(&view, json!({})).await?;
+                let ended = self.end_the_rest(view, json!({})).await?;
                 return Ok(describe::execution(&self.settings, &ended));
             }
             return Ok(execution);
@@ -276,16 +283,16 @@ impl Backend for PodBackend {
             class: FailureClass::CancelledByCaller,
             at: self.api.clock().now(),
         };
-        let ended = self.end(&view, intent, request.grace.map(|grace| grace.as_secs())).await?;
+        let ended = self.end(view, intent, request.grace.map(|grace| grace.as_secs())).await?;
         Ok(describe::execution(&self.settings, &ended))
     }
 
     async fn release(&self, tenant: &Tenant, id: &ExecutionId, claim: Option<&str>) -> Result<Execution, Error> {
         let address = self.address(tenant, id);
-        let view = self.find(&address).await?;
-        Self::check_claim(&address, &view, claim)?;
-        let execution = describe::execution(&self.settings, &view);
-        if view.released.is_some() {
+        let attempts = self.find(&address).await?;
+        Self::check_claim(&address, &attempts, claim)?;
+        let execution = describe::execution(&self.settings, &attempts);
+        if execution.released.is_some() {
             return Ok(execution);
         }
         if execution.outcome.is_none() {
@@ -293,7 +300,7 @@ impl Backend for PodBackend {
         }
         let mut annotations = json!({});
         annotations[names::RELEASED] = json!(self.api.clock().now());
-        let released = self.end_the_rest(&view, annotations).await?;
+        let released = self.end_the_rest(attempts.latest(), annotations).await?;
         Ok(describe::execution(&self.settings, &released))
     }
 
@@ -308,7 +315,7 @@ impl Backend for PodBackend {
 
 impl PodBackend {
     /// Writes annotations to an execution whose outcome is known, and ends what still runs in its pod, in one request.
-    async fn end_the_rest(&self, view: &View, mut annotations: Value) -> Result<Arc<View>, Error> {
+    async fn end_the_rest(&self, view: &View, mut annotations: Value) -> Result<Arc<Attempts>, Error> {
         if view.is_terminal() || view.node.is_empty() {
             return self.patch(view, json!({ "metadata": { "annotations": annotations } })).await;
         }

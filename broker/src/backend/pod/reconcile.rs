@@ -100,7 +100,8 @@ impl PodBackend {
     async fn do_what_is_due(&self, let_go: &mut HashSet<String>) -> Duration {
         let now = self.api.clock().now();
         let mut next = LONGEST_SLEEP;
-        let views = self.hub.all();
+        let views: Vec<_> =
+            self.hub.all().iter().flat_map(|attempts| attempts.iter().cloned().collect::<Vec<_>>()).collect();
         let_go.retain(|uid| views.iter().any(|view| view.uid == *uid));
         for view in views.into_iter().filter(|view| !let_go.contains(&view.uid)).collect::<Vec<_>>() {
             let Some((at, act)) = due(&view) else { continue };

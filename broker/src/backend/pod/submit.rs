@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::api::{ApiError, Run};
+use super::attempts::Attempts;
 use super::view::View;
 use super::{PodBackend, describe, manifest, refusal};
 use crate::backend::{Origin, Submitted};
@@ -30,9 +31,9 @@ impl PodBackend {
         let digest = spec_digest(&request.manifest, &request.labels, &request.policies);
         let name = address.pod_name(1);
         if request.mode != SubmitMode::ValidateOnly
-            && let Some(view) = self.hub.get(&name)
+            && let Some(attempts) = self.hub.get(&address.hash())
         {
-            return self.found(&address, &view, &digest);
+            return self.found(&address, &attempts, &digest);
         }
         if request.mode == SubmitMode::MustExist {
             return match self.api.get::<Pod>(&name).await {
@@ -96,35 +97,35 @@ impl PodBackend {
             pod_json: Some(text),
             digest: digest.to_owned(),
             state: State::Pending,
-            ..describe::execution(&self.settings, &view)
+            ..describe::execution(&self.settings, &Attempts::of(view.into()))
         };
         Ok(Submitted { execution, claim: String::new(), origin: Origin::Found })
     }
 
     fn created(&self, address: &Address, answer: Value) -> Result<Submitted, Error> {
         let pod: Pod = serde_json::from_value(answer).map_err(|error| Error::bug(error.to_string()))?;
-        let view = self.hub.learn(&pod).map_err(|problem| Error::bug(format!("{}: {problem}", address.name())))?;
-        let execution = describe::execution(&self.settings, &view);
-        Ok(Submitted { execution, claim: claim(&view), origin: Origin::Created })
+        let attempts = self.hub.learn(&pod).map_err(|problem| Error::bug(format!("{}: {problem}", address.name())))?;
+        let execution = describe::execution(&self.settings, &attempts);
+        Ok(Submitted { execution, claim: claim(&attempts), origin: Origin::Created })
     }
 
     fn found_pod(&self, address: &Address, pod: &Pod, digest: &str) -> Result<Submitted, Error> {
         let taken = || Error::IdReused { id: address.id.to_string() };
         // Another installation's, or a stranger's that took the name: not ours to hand out.
-        let view = View::of(pod).map_err(|_| taken())?;
         if !self.is_ours(pod) {
             return Err(taken());
         }
-        let view = self.hub.learn(pod).unwrap_or_else(|_| view.into());
-        self.found(address, &view, digest)
+        let attempts = self.hub.learn(pod).map_err(|_| taken())?;
+        self.found(address, &attempts, digest)
     }
 
-    fn found(&self, address: &Address, view: &View, digest: &str) -> Result<Submitted, Error> {
+    fn found(&self, address: &Address, attempts: &Attempts, digest: &str) -> Result<Submitted, Error> {
+        let view = attempts.oldest();
         if describe::address(&self.settings, view) != *address || view.digest != digest {
             return Err(Error::IdReused { id: address.id.to_string() });
         }
-        let execution = describe::execution(&self.settings, view);
-        Ok(Submitted { execution, claim: claim(view), origin: Origin::Found })
+        let execution = describe::execution(&self.settings, attempts);
+        Ok(Submitted { execution, claim: claim(attempts), origin: Origin::Found })
     }
 
     pub(super) fn error(&self, operation: &'static str, error: ApiError) -> Error {
@@ -132,9 +133,9 @@ impl PodBackend {
     }
 }
 
-/// Proves that the holder's submit led to this object. One execution has one object, so its uid is proof enough.
-pub(super) fn claim(view: &View) -> String {
-    format!("1.{}", view.uid)
+/// Proves that the holder's submit led to this object. One execution has one first object, so its uid is proof enough.
+pub(super) fn claim(attempts: &Attempts) -> String {
+    format!("1.{}", attempts.oldest().uid)
 }
 
 fn is_missing_namespace(error: &ApiError) -> bool {

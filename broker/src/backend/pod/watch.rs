@@ -1,28 +1,32 @@
 //! One watch of one execution: its states, its lines, its result, its end, as one stream with a cursor after each event.
 //!
 //! The stream owns everything it needs and spawns nothing: dropping it ends the reading. It tells the outcome as soon as the
-//! deciding containers have ended, then what is left of the lines, then END. Until END a final state is shown as ENDING.
+//! deciding containers have ended, then what is left of the lines, then END. Until END a final state is shown as ENDING. The
+//! lines of an attempt that another one follows are read to their end beside those of the next, for as long as the drain
+//! deadline allows; then it is told as ended.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, SelectAll};
+use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::PodSettings;
 use super::api::PodApi;
+use super::attempts::Attempts;
 use super::chunk::LogItem;
+use super::hub::Hub;
 use super::logs;
 use super::place::{LogStart, ReadMode};
 use super::view::{ContainerView, View};
-use super::{collect, describe};
+use super::{collect, describe, status};
 use crate::backend::EventStream;
 use crate::execution::{
     Completeness, Cursor, Event, EventKind, Execution, Follow, Gap, GapReason, Instance, InstancePosition, LogChunk,
-    LogMode, NoResult, Notice, Outcome, Position, ResultSource, Severity, State, StreamKey, WatchOptions,
+    LogMode, NoResult, Notice, Outcome, Position, ResultSource, Severity, StreamKey, WatchOptions,
 };
 
 /// A value or the words for why there is none.
@@ -30,13 +34,13 @@ type ResultValue = Result<bytes::Bytes, NoResult>;
 
 /// Follows an execution from a cursor on.
 pub(super) fn watch(
-    settings: Arc<PodSettings>,
+    hub: Arc<Hub>,
     api: PodApi,
-    view: watch::Receiver<Arc<View>>,
+    attempts: watch::Receiver<Arc<Attempts>>,
     cursor: Cursor,
     options: WatchOptions,
 ) -> EventStream {
-    let mut watcher = Watcher::new(settings, api, view, cursor, options);
+    let mut watcher = Watcher::new(hub, api, attempts, cursor, options);
     async_stream::stream! {
         loop {
             for event in watcher.look() {
@@ -57,10 +61,10 @@ pub(super) fn watch(
 }
 
 struct Watcher {
-    settings: Arc<PodSettings>,
+    hub: Arc<Hub>,
     api: PodApi,
-    view: watch::Receiver<Arc<View>>,
-    /// The hub has let go of the pod: there will be no other view.
+    attempts: watch::Receiver<Arc<Attempts>>,
+    /// The hub has let go of the execution: there will be nothing new.
     closed: bool,
     cursor: Cursor,
     options: WatchOptions,
@@ -69,26 +73,34 @@ struct Watcher {
     /// Those that were begun; an instance is read once.
     begun: HashSet<StreamKey>,
     /// Those that have not ended.
-    open: HashMap<StreamKey, Instance>,
+    open: HashMap<StreamKey, Open>,
     result: Option<BoxFuture<'static, ResultValue>>,
     outcome: Option<Outcome>,
     /// The rest is not waited for after this.
     drain_until: Option<Instant>,
+    /// The same for each attempt that is over and was followed by another.
+    drains: HashMap<u32, Instant>,
     drained: bool,
+}
+
+/// An instance that is being read.
+struct Open {
+    instance: Instance,
+    reading: AbortHandle,
 }
 
 impl Watcher {
     fn new(
-        settings: Arc<PodSettings>,
+        hub: Arc<Hub>,
         api: PodApi,
-        view: watch::Receiver<Arc<View>>,
+        attempts: watch::Receiver<Arc<Attempts>>,
         cursor: Cursor,
         options: WatchOptions,
     ) -> Self {
         Self {
-            settings,
+            hub,
             api,
-            view,
+            attempts,
             closed: false,
             cursor,
             options,
@@ -99,6 +111,7 @@ impl Watcher {
             result: None,
             outcome: None,
             drain_until: None,
+            drains: HashMap::new(),
             drained: false,
         }
     }
@@ -107,27 +120,28 @@ impl Watcher {
         Event { cursor: self.cursor.clone(), kind }
     }
 
-    /// Looks at the latest view, starts what it makes possible, and says what is new.
+    /// Looks at the latest attempts, starts what they make possible, and says what is new.
     fn look(&mut self) -> Vec<Event> {
-        let view = Arc::clone(&self.view.borrow_and_update());
+        let attempts = Arc::clone(&self.attempts.borrow_and_update());
+        let latest = attempts.latest();
         let mut events = Vec::new();
-        let execution = describe::execution(&self.settings, &view);
+        let execution = describe::execution(self.hub.settings(), &attempts);
         if self.outcome.is_none() && execution.outcome.is_some() {
             self.outcome.clone_from(&execution.outcome);
-            self.drain_until = Some(Instant::now() + view.policies.drain_deadline);
+            self.drain_until = Some(Instant::now() + latest.policies.drain_deadline);
         }
-        let shown = shown(execution);
+        let shown = describe::before_the_end(execution, self.cursor.attempts_ended);
         if self.told.as_ref() != Some(&shown) {
             self.told = Some(shown.clone());
             events.push(self.event(EventKind::StateChanged(Box::new(shown.clone()))));
         }
-        if let Some(attempt) = shown.attempts.last()
-            && self.cursor.attempts_started < attempt.number
-        {
-            self.cursor.attempts_started = attempt.number;
-            events.push(self.event(EventKind::AttemptStarted(attempt.clone())));
+        for attempt in shown.attempts {
+            if self.cursor.attempts_started < attempt.number {
+                self.cursor.attempts_started = attempt.number;
+                events.push(self.event(EventKind::AttemptStarted(attempt)));
+            }
         }
-        if let Some(notice) = describe::notice(&view) {
+        if let Some(notice) = describe::notice(latest) {
             let hash = crc32fast::hash(format!("{} {}", notice.code, notice.message).as_bytes());
             if self.cursor.notice != hash {
                 self.cursor.notice = hash;
@@ -135,14 +149,43 @@ impl Watcher {
             }
         }
         if self.options.logs == LogMode::Lines {
-            self.begin_reading(&view);
+            for view in attempts.iter() {
+                self.begin_reading(view);
+            }
         }
-        self.begin_result(&view);
+        self.begin_result(latest);
+        events.extend(self.end_attempts(&attempts));
+        events
+    }
+
+    /// Says of each attempt that another one has followed that it ended, once its lines were sent or are given up.
+    fn end_attempts(&mut self, attempts: &Attempts) -> Vec<Event> {
+        let mut events = Vec::new();
+        if self.options.follow == Follow::SoFar {
+            return events;
+        }
+        let followed = attempts.iter().filter(|view| view.attempt < attempts.latest().attempt);
+        for view in followed.filter(|view| view.attempt > self.cursor.attempts_ended).collect::<Vec<_>>() {
+            let until = Instant::now() + view.policies.drain_deadline;
+            let until = *self.drains.entry(view.attempt).or_insert(until);
+            if until <= Instant::now() {
+                events.extend(self.give_up(Some(view.attempt)));
+            }
+            if self.open.keys().any(|key| key.attempt == view.attempt) {
+                // They are told in their order.
+                break;
+            }
+            self.drains.remove(&view.attempt);
+            let status = status::status(view);
+            let attempt = describe::attempt(view, status.state);
+            self.cursor.end_attempt(attempt.number);
+            events.extend(status.outcome.map(|outcome| self.event(EventKind::AttemptEnded(attempt, outcome))));
+        }
         events
     }
 
     /// Starts to read each wanted instance that has run and was not begun yet.
-    fn begin_reading(&mut self, view: &View) {
+    fn begin_reading(&mut self, view: &Arc<View>) {
         for container in &view.containers {
             let wanted = self.options.containers.is_empty() || self.options.containers.contains(&container.name);
             if !wanted || container.is_hidden() || !container.has_run() {
@@ -155,7 +198,7 @@ impl Watcher {
         }
     }
 
-    fn begin_instance(&mut self, view: &View, container: &ContainerView, restart: u32) {
+    fn begin_instance(&mut self, view: &Arc<View>, container: &ContainerView, restart: u32) {
         let key = StreamKey { attempt: view.attempt, container: container.name.clone(), restart };
         let position = self.cursor.stream(&key);
         if position.position == Position::Complete || !self.begun.insert(key.clone()) {
@@ -163,7 +206,6 @@ impl Watcher {
         }
         let role = container.role;
         let instance = Instance { attempt: view.attempt, container: container.name.clone(), restart, role };
-        self.open.insert(key.clone(), instance.clone());
         let with_cursor = position != InstancePosition::default();
         let start = LogStart {
             position,
@@ -174,7 +216,9 @@ impl Watcher {
                 Follow::SoFar => ReadMode::SoFar,
             },
         };
-        let items = logs::read(self.api.clone(), self.view.clone(), instance, start);
+        let pod = self.hub.follow_pod(view);
+        let (items, reading) = abortable(logs::read(self.api.clone(), pod, instance.clone(), start));
+        self.open.insert(key.clone(), Open { instance, reading });
         self.readers.push(items.map(move |item| (key.clone(), item)).boxed());
     }
 
@@ -209,19 +253,20 @@ impl Watcher {
 
     /// Waits until something happens, and says it.
     async fn wait(&mut self) -> Vec<Event> {
-        let drain_until = self.drain_until.unwrap_or_else(|| Instant::now() + std::time::Duration::from_hours(1));
+        let drain_until = self.drain_until.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
+        let attempt_drained = self.drains.values().min().copied().unwrap_or(drain_until);
         let result = async {
             match &mut self.result {
                 Some(result) => result.await,
                 None => std::future::pending().await,
             }
         };
-        let view = &mut self.view;
+        let attempts = &mut self.attempts;
         let closed = self.closed;
         tokio::select! {
             // What is known already is said before what is new, and a flood of lines does not hold back a state.
             biased;
-            changed = view.changed(), if !closed => {
+            changed = attempts.changed(), if !closed => {
                 self.closed = changed.is_err();
                 Vec::new()
             }
@@ -231,6 +276,7 @@ impl Watcher {
                 self.drained = true;
                 Vec::new()
             }
+            () = tokio::time::sleep_until(attempt_drained), if !self.drains.is_empty() => Vec::new(),
         }
     }
 
@@ -249,7 +295,7 @@ impl Watcher {
     }
 
     fn tell_log(&mut self, key: &StreamKey, item: LogItem) -> Vec<Event> {
-        let Some(instance) = self.open.get(key).cloned() else { return Vec::new() };
+        let Some(instance) = self.open.get(key).map(|open| open.instance.clone()) else { return Vec::new() };
         match item {
             LogItem::Gap(gap) => vec![self.event(EventKind::LogGap(gap))],
             LogItem::Lines { lines, before, after } => {
@@ -262,7 +308,11 @@ impl Watcher {
                 self.cursor.log_bytes += lines.iter().map(|line| line.content.len() as u64 + 1).sum::<u64>();
                 let mut events = vec![self.event(EventKind::LogChunk(LogChunk { instance, lines, before }))];
                 if self.options.max_log_bytes.is_some_and(|limit| self.cursor.log_bytes >= limit) {
-                    events.extend(self.stop_reading(GapReason::BudgetExceeded, "the watch's byte budget is used up"));
+                    events.extend(self.stop_reading(
+                        None,
+                        GapReason::BudgetExceeded,
+                        "the watch's byte budget is used up",
+                    ));
                     self.options.logs = LogMode::None;
                 }
                 events
@@ -279,11 +329,18 @@ impl Watcher {
         }
     }
 
-    /// Gives up what is still being read.
-    fn stop_reading(&mut self, reason: GapReason, message: &str) -> Vec<Event> {
-        self.readers.clear();
+    /// The drain deadline passed.
+    fn give_up(&mut self, attempt: Option<u32>) -> Vec<Event> {
+        let message = "the drain deadline passed before the rest could be read";
+        self.stop_reading(attempt, GapReason::DrainDeadline, message)
+    }
+
+    /// Gives up what is still being read, of one attempt or of all.
+    fn stop_reading(&mut self, attempt: Option<u32>, reason: GapReason, message: &str) -> Vec<Event> {
         let mut events = Vec::new();
-        for (key, instance) in std::mem::take(&mut self.open) {
+        let given_up = |key: &StreamKey| attempt.is_none_or(|attempt| attempt == key.attempt);
+        for (key, Open { instance, reading }) in self.open.extract_if(|key, _| given_up(key)).collect::<Vec<_>>() {
+            reading.abort();
             let gap = Gap {
                 instance: instance.clone(),
                 reason,
@@ -304,14 +361,14 @@ impl Watcher {
         if self.options.follow == Follow::SoFar {
             return Vec::new();
         }
-        let mut events =
-            self.stop_reading(GapReason::DrainDeadline, "the drain deadline passed before the rest could be read");
+        let mut events = self.give_up(None);
         if self.needs_result() {
             let problem = "the drain deadline passed before the result could be read".to_owned();
             events.extend(self.tell_result(Err(NoResult::Unreadable(problem))));
         }
-        let view = Arc::clone(&self.view.borrow());
-        let mut execution = describe::execution(&self.settings, &view);
+        let attempts = Arc::clone(&self.attempts.borrow());
+        events.extend(self.end_attempts(&attempts));
+        let mut execution = describe::execution(self.hub.settings(), &attempts);
         // Containers that do not decide may still run; what was decided is not changed by how they end.
         execution.outcome.clone_from(&self.outcome);
         if let Some(outcome) = &self.outcome {
@@ -319,7 +376,7 @@ impl Watcher {
             if let Some(attempt) = execution.attempts.last_mut() {
                 attempt.state = outcome.state;
                 if self.cursor.attempts_ended < attempt.number {
-                    self.cursor.attempts_ended = attempt.number;
+                    self.cursor.end_attempt(attempt.number);
                     let (attempt, outcome) = (attempt.clone(), outcome.clone());
                     events.push(self.event(EventKind::AttemptEnded(attempt, outcome)));
                 }
@@ -328,15 +385,4 @@ impl Watcher {
         events.push(self.event(EventKind::End(Box::new(execution))));
         events
     }
-}
-
-/// The execution as a watch shows it before its end.
-fn shown(mut execution: Execution) -> Execution {
-    if execution.state.is_final() {
-        execution.state = State::Ending;
-        for attempt in &mut execution.attempts {
-            attempt.state = State::Ending;
-        }
-    }
-    execution
 }
