@@ -41,6 +41,33 @@ pub(crate) struct Policies {
     result_max_bytes: Option<i32>,
     deciding_containers: Vec<String>,
     drain_deadline: Option<Duration>,
+    infra_retry: Option<InfraRetry>,
+}
+
+/// `podbroker.InfraRetry`.
+#[derive(FromPyObject)]
+pub(crate) struct InfraRetry {
+    failure_classes: Vec<String>,
+    max_attempts: Option<i32>,
+    max_free_attempts: Option<i32>,
+    backoff: Option<Duration>,
+}
+
+impl TryFrom<InfraRetry> for proto::InfraRetryPolicy {
+    type Error = PyErr;
+
+    fn try_from(policy: InfraRetry) -> PyResult<Self> {
+        let class = |name: String| {
+            let class = word(Some(&name), "FAILURE_CLASS_", proto::FailureClass::from_str_name)?;
+            Ok(class.unwrap_or_default().into())
+        };
+        Ok(Self {
+            failure_classes: policy.failure_classes.into_iter().map(class).collect::<PyResult<_>>()?,
+            max_attempts: policy.max_attempts.unwrap_or_default(),
+            max_free_attempts: policy.max_free_attempts.unwrap_or_default(),
+            backoff: policy.backoff.map(duration).transpose()?,
+        })
+    }
 }
 
 impl TryFrom<Policies> for proto::Policies {
@@ -63,7 +90,7 @@ impl TryFrom<Policies> for proto::Policies {
                 max_bytes: policies.result_max_bytes.unwrap_or_default(),
             }),
             deciding_containers: policies.deciding_containers,
-            infra_retry: None,
+            infra_retry: policies.infra_retry.map(TryInto::try_into).transpose()?,
             orphan: None,
             drain_deadline: policies.drain_deadline.map(duration).transpose()?,
         })

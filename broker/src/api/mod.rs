@@ -57,6 +57,9 @@ pub struct Settings {
     pub max_watches: usize,
 }
 
+/// The optional parts of the contract that this version has.
+const FEATURES: [&str; 1] = ["infra-retry"];
+
 /// The right to follow one execution.
 #[derive(Debug)]
 struct WatchPermit {

@@ -14,9 +14,6 @@ use crate::telemetry::Rpc;
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// The optional parts of the contract that this version has.
-const FEATURES: [&str; 0] = [];
-
 #[tonic::async_trait]
 impl BrokerService for Api {
     type WatchExecutionStream = Answers<wire::WatchExecutionResponse>;
@@ -180,7 +177,7 @@ impl BrokerService for Api {
             Ok(wire::GetServerInfoResponse {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 instance: settings.instance.to_string(),
-                features: FEATURES.map(str::to_owned).into(),
+                features: super::FEATURES.map(str::to_owned).into(),
                 max_request_bytes: bytes(settings.limits.max_request_bytes),
                 max_manifest_bytes: bytes(settings.limits.max_manifest_bytes),
                 caller_subject: caller.subject,

@@ -86,6 +86,10 @@ pub(crate) struct RunArgs {
     /// The longest time that the pod may run, such as 1h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     run_deadline: Option<Duration>,
+    /// Make up to so many attempts in all when the cluster takes the pod away: evicted, preempted, its node lost; 1 makes
+    /// another one only while no container has started
+    #[arg(long, value_name = "ATTEMPTS", value_parser = clap::value_parser!(i32).range(1..=20))]
+    retry_infra: Option<i32>,
     /// Keep the pod after its end
     #[arg(long)]
     keep: bool,
@@ -298,6 +302,9 @@ impl RunArgs {
             deadlines: (deadlines != proto::Deadlines::default()).then_some(deadlines),
             finish: self.keep.then_some(keep),
             result: self.result.then_some(result),
+            infra_retry: self
+                .retry_infra
+                .map(|max_attempts| proto::InfraRetryPolicy { max_attempts, ..Default::default() }),
             ..Default::default()
         }
     }
@@ -327,8 +334,9 @@ mod tests {
 
     #[test]
     fn a_command_line_becomes_a_request() {
-        let args =
-            parsed("--image busybox --env A=1 --label k=v --result --keep --run-deadline 1h --name n -- echo -n hi");
+        let args = parsed(
+            "--image busybox --env A=1 --label k=v --result --keep --run-deadline 1h --retry-infra 3 --name n -- echo -n hi",
+        );
         let args = args.unwrap();
         let manifest = args.manifest().unwrap();
         assert_eq!(manifest["metadata"]["name"], "n");
@@ -337,6 +345,7 @@ mod tests {
         assert_eq!(request.labels, [("k".to_owned(), "v".to_owned())].into());
         let policies = request.policies.unwrap();
         assert_eq!(policies.deadlines.unwrap().run.unwrap().seconds, 3600);
+        assert_eq!(policies.infra_retry.unwrap().max_attempts, 3);
         assert_eq!(policies.finish.unwrap().action(), proto::FinishAction::Keep);
         assert_eq!(policies.result.unwrap().source(), proto::ResultSource::Sidecar);
     }

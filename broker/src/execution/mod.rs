@@ -7,6 +7,7 @@ mod cursor;
 mod digest;
 mod event;
 mod id;
+mod retry;
 mod spec;
 mod state;
 
@@ -17,6 +18,7 @@ pub use event::{
     WatchOptions,
 };
 pub use id::{Address, ExecutionId, ExecutionName, IdError, InstanceId, TargetName, Tenant};
+pub use retry::{Effect, InfraRetry, InfraRetryRequest, RefusedAttempt};
 pub use spec::{
     FinishAction, Policies, PolicyDefaults, PolicyError, PolicyRequest, RESULT_PATH, ResultSource, Submit, SubmitMode,
 };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::ExecutionId;
+use super::{ExecutionId, InfraRetry, InfraRetryRequest};
 
 /// Where a container leaves its result, as today's Airflow operators have it.
 pub const RESULT_PATH: &str = "/airflow/xcom/return.json";
@@ -86,6 +86,9 @@ pub struct PolicyRequest {
     pub deciding_containers: Vec<String>,
     /// How long the rest is waited for after the end.
     pub drain_deadline: Option<Duration>,
+    /// When another attempt is made. Left out where it is absent, so that digests of requests without it stay what they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub infra_retry: Option<InfraRetryRequest>,
 }
 
 /// Policies with every default resolved. Kept in the object, since a target's defaults may change while it runs.
@@ -108,6 +111,9 @@ pub struct Policies {
     pub deciding_containers: Vec<String>,
     /// How long the rest is waited for after the end.
     pub drain_deadline: Duration,
+    /// When another attempt is made; absent for never. Left out then, so that a broker before it reads the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub infra_retry: Option<InfraRetry>,
 }
 
 /// A target's defaults.
@@ -171,11 +177,12 @@ impl PolicyRequest {
             result_max_bytes,
             deciding_containers: self.deciding_containers.clone(),
             drain_deadline: drain.unwrap_or(Duration::from_secs(30)),
+            infra_retry: self.infra_retry.as_ref().map(InfraRetryRequest::resolve).transpose()?,
         })
     }
 }
 
-fn in_range(
+pub(super) fn in_range(
     field: &'static str,
     value: Option<Duration>,
     range: std::ops::RangeInclusive<Duration>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use podbroker::execution::{
     CancelIntent, Completeness, ContainerOutcome, ContainerRole, Cursor, Event, EventKind, FailureClass, FinishAction,
-    Gap, GapReason, Instance, NoResult, Notice, Outcome, ResultSource, Severity, State,
+    Gap, GapReason, InfraRetry, Instance, NoResult, Notice, Outcome, ResultSource, Severity, State,
 };
 use podbroker_proto::v1 as wire;
 use tonic::{Code, Status};
@@ -19,6 +19,10 @@ type Change = fn(&mut wire::SubmitExecutionRequest);
 
 fn policies(request: &mut wire::SubmitExecutionRequest) -> &mut wire::Policies {
     request.policies.get_or_insert_default()
+}
+
+fn infra_retry(request: &mut wire::SubmitExecutionRequest) -> &mut wire::InfraRetryPolicy {
+    policies(request).infra_retry.get_or_insert_default()
 }
 
 fn length(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
@@ -69,6 +73,11 @@ async fn each_malformed_field_is_named() {
         ("policies.result.max_bytes", |r| policies(r).result.get_or_insert_default().max_bytes = -1),
         ("policies.deciding_containers", |r| policies(r).deciding_containers = vec!["No Name".to_owned()]),
         ("policies.drain_deadline", |r| policies(r).drain_deadline = length(-1, 0)),
+        ("policies.infra_retry.failure_classes", |r| infra_retry(r).failure_classes = vec![99]),
+        ("policies.infra_retry.failure_classes", |r| infra_retry(r).failure_classes = vec![0]),
+        ("policies.infra_retry.max_attempts", |r| infra_retry(r).max_attempts = -1),
+        ("policies.infra_retry.max_free_attempts", |r| infra_retry(r).max_free_attempts = -1),
+        ("policies.infra_retry.backoff", |r| infra_retry(r).backoff = length(-1, 0)),
         ("must_exist", |r| (r.must_exist, r.validate_only) = (true, true)),
     ];
     for (index, (field, change)) in cases.iter().enumerate() {
@@ -112,7 +121,6 @@ async fn what_this_version_does_not_have_is_refused_and_never_ignored() {
             r.workload = Some(wire::Workload { workload: Some(batch) });
         }),
         ("group", |r| r.group = Some(wire::Group::default())),
-        ("infra-retry", |r| policies(r).infra_retry = Some(wire::InfraRetryPolicy::default())),
         ("orphan", |r| policies(r).orphan = Some(wire::OrphanPolicy::default())),
         ("archive", |r| r.required_features = vec!["archive".to_owned()]),
         ("teleport", |r| r.required_features = vec!["teleport".to_owned()]),
@@ -273,6 +281,12 @@ async fn an_execution_says_everything_that_is_known_of_it() {
     known.policies.finish = FinishAction::DeleteSucceeded;
     known.policies.result = ResultSource::TerminationMessage;
     known.policies.deciding_containers = vec!["base".to_owned()];
+    known.policies.infra_retry = Some(InfraRetry {
+        classes: vec![FailureClass::NodeLost],
+        max_attempts: 2,
+        max_free_attempts: 3,
+        backoff: Duration::from_secs(4),
+    });
     known.cancel = Some(CancelIntent {
         by: "me".to_owned(),
         reason: "enough".to_owned(),
@@ -311,7 +325,12 @@ async fn an_execution_says_everything_that_is_known_of_it() {
             }),
             result: Some(wire::ResultPolicy { source: wire::ResultSource::TerminationMessage.into(), max_bytes: 1 }),
             deciding_containers: vec!["base".to_owned()],
-            infra_retry: None,
+            infra_retry: Some(wire::InfraRetryPolicy {
+                failure_classes: vec![wire::FailureClass::NodeLost.into()],
+                max_attempts: 2,
+                max_free_attempts: 3,
+                backoff: length(4, 0),
+            }),
             orphan: None,
             drain_deadline: length(30, 0),
         }),

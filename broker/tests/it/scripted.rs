@@ -193,6 +193,7 @@ pub(crate) fn execution(target: &str, tenant: &str, id: &str) -> Execution {
             result_max_bytes: 1,
             deciding_containers: Vec::new(),
             drain_deadline: Duration::from_secs(30),
+            infra_retry: None,
         },
         created: Some(Timestamp::UNIX_EPOCH),
         started: None,

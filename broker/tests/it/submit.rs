@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use podbroker::auth::Authenticator;
 use podbroker::backend::View;
 use podbroker::config::Limits;
-use podbroker::execution::{FinishAction, ResultSource, SubmitMode};
+use podbroker::execution::{FailureClass, FinishAction, InfraRetryRequest, ResultSource, SubmitMode};
 use podbroker_proto::v1 as wire;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
@@ -35,6 +35,12 @@ async fn everything_that_was_asked_for_reaches_the_backend() {
         result: Some(wire::ResultPolicy { source: wire::ResultSource::Sidecar.into(), max_bytes: 17 }),
         deciding_containers: vec!["base".to_owned()],
         drain_deadline: seconds(3),
+        infra_retry: Some(wire::InfraRetryPolicy {
+            failure_classes: vec![wire::FailureClass::Evicted.into()],
+            max_attempts: 2,
+            max_free_attempts: 0,
+            backoff: seconds(4),
+        }),
         ..Default::default()
     };
     let at = Timestamp::now() + Duration::from_mins(1);
@@ -63,6 +69,13 @@ async fn everything_that_was_asked_for_reaches_the_backend() {
     assert_eq!(policies.result_max_bytes, Some(17));
     assert_eq!(policies.deciding_containers, ["base"]);
     assert_eq!(policies.drain_deadline, Some(Duration::from_secs(3)));
+    let infra_retry = InfraRetryRequest {
+        classes: vec![FailureClass::Evicted],
+        max_attempts: Some(2),
+        max_free_attempts: None,
+        backoff: Some(Duration::from_secs(4)),
+    };
+    assert_eq!(policies.infra_retry, Some(infra_retry));
 }
 
 #[tokio::test]

@@ -293,19 +293,27 @@ pub struct ResultPolicy {
     #[prost(int32, tag = "2")]
     pub max_bytes: i32,
 }
-/// Feature `infra-retry`.
+/// When another attempt is made, from the manifest as it was sent. Absent: never. Feature `infra-retry`. Refused where the
+/// target keeps no outcomes (`finalizer = false`).
+///
+/// Each attempt has the deadlines to itself: the start deadline counts from its creation, the run deadline from its start. A
+/// cancel stops the execution also between two attempts. An attempt that the cluster refuses ends the execution with
+/// INVALID_SPEC, ADMISSION_DENIED or QUOTA; a quota is tried again for the start deadline, or 10 minutes without one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InfraRetryPolicy {
-    /// Which classes start another attempt.
+    /// Which classes start another attempt, of EVICTED, PREEMPTED, SPOT_INTERRUPTED, NODE_LOST, START_DEADLINE, IMAGE_PULL,
+    /// UNSCHEDULABLE and POD_DELETED. Empty: the first four.
     #[prost(enumeration = "FailureClass", repeated, tag = "1")]
     pub failure_classes: ::prost::alloc::vec::Vec<i32>,
-    /// How many attempts may be made in all after one that had started a container.
+    /// How many attempts may be made in all once one of them has started a container, or may have: of a lost node nobody knows.
+    /// 1 to 20, default 1: what has begun is not repeated.
     #[prost(int32, tag = "2")]
     pub max_attempts: i32,
-    /// How many attempts may be made in all when no container had started.
+    /// How many attempts may be made in all while none has started a container. 1 to 20, default 5, or `max_attempts` if that is
+    /// more.
     #[prost(int32, tag = "3")]
     pub max_free_attempts: i32,
-    /// The pause before the next attempt, counted from the end of the last.
+    /// The pause before the next attempt, counted from the end of the last. Up to 1 h, default 10 s.
     #[prost(message, optional, tag = "4")]
     pub backoff: ::core::option::Option<::prost_types::Duration>,
 }

@@ -24,6 +24,7 @@ __all__ = [
     "ExecutionState",
     "FailureClass",
     "FinishAction",
+    "InfraRetry",
     "Outcome",
     "Policies",
     "ResultSource",
@@ -226,6 +227,20 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InfraRetry:
+    """When another attempt is made after an end that is no fault of the application. None: the broker's default."""
+
+    failure_classes: tuple[FailureClass, ...] = ()
+    """Which classes start another attempt. Empty: ``EVICTED``, ``PREEMPTED``, ``SPOT_INTERRUPTED``, ``NODE_LOST``."""
+    max_attempts: int | None = None
+    """How many attempts may be made in all once one has started a container, 1 to 20; 1 unless given."""
+    max_free_attempts: int | None = None
+    """How many attempts may be made in all while none has started a container, 1 to 20; 5 unless given."""
+    backoff: timedelta | None = None
+    """The pause before the next attempt, counted from the end of the last. Up to 1 hour; 10 s unless given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policies:
     """How an execution is run. None means the target's default."""
 
@@ -245,3 +260,5 @@ class Policies:
     """The containers whose end decides the outcome. Empty: every container of ``spec.containers``."""
     drain_deadline: timedelta | None = None
     """How long the remaining lines are waited for after the outcome is known. 1 s to 10 minutes."""
+    infra_retry: InfraRetry | None = None
+    """When another attempt is made; None for never. A broker needs the feature ``infra-retry``."""

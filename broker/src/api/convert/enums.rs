@@ -73,6 +73,29 @@ pub(super) fn wire_state(state: State) -> wire::ExecutionState {
     }
 }
 
+pub(super) fn class(field: &'static str, number: i32) -> Result<FailureClass, Error> {
+    Ok(match known(field, number)? {
+        wire::FailureClass::Unspecified => return Err(Error::invalid_request(field, "a class must be named")),
+        wire::FailureClass::Application => FailureClass::Application,
+        wire::FailureClass::OutOfMemory => FailureClass::OutOfMemory,
+        wire::FailureClass::Deadline => FailureClass::Deadline,
+        wire::FailureClass::StartDeadline => FailureClass::StartDeadline,
+        wire::FailureClass::Evicted => FailureClass::Evicted,
+        wire::FailureClass::Preempted => FailureClass::Preempted,
+        wire::FailureClass::SpotInterrupted => FailureClass::SpotInterrupted,
+        wire::FailureClass::NodeLost => FailureClass::NodeLost,
+        wire::FailureClass::ImagePull => FailureClass::ImagePull,
+        wire::FailureClass::Unschedulable => FailureClass::Unschedulable,
+        wire::FailureClass::InvalidSpec => FailureClass::InvalidSpec,
+        wire::FailureClass::AdmissionDenied => FailureClass::AdmissionDenied,
+        wire::FailureClass::Quota => FailureClass::Quota,
+        wire::FailureClass::PodDeleted => FailureClass::PodDeleted,
+        wire::FailureClass::CancelledByCaller => FailureClass::CancelledByCaller,
+        wire::FailureClass::Orphaned => FailureClass::Orphaned,
+        wire::FailureClass::Broker => FailureClass::Broker,
+    })
+}
+
 pub(super) fn wire_class(class: FailureClass) -> wire::FailureClass {
     match class {
         FailureClass::Application => wire::FailureClass::Application,

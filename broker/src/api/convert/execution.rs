@@ -5,7 +5,9 @@ use podbroker_proto::v1 as wire;
 use super::count;
 use super::enums::{wire_class, wire_finish, wire_result_source, wire_role, wire_state};
 use super::time::{wire_duration, wire_timestamp};
-use crate::execution::{Attempt, CancelIntent, ContainerOutcome, Execution, FailureClass, Outcome, Policies};
+use crate::execution::{
+    Attempt, CancelIntent, ContainerOutcome, Execution, FailureClass, InfraRetry, Outcome, Policies,
+};
 
 /// An execution as its caller sees it.
 pub(in crate::api) fn execution(execution: Execution) -> wire::Execution {
@@ -86,9 +88,18 @@ fn policies(policies: Policies) -> wire::Policies {
             max_bytes: count(policies.result_max_bytes),
         }),
         deciding_containers: policies.deciding_containers,
-        infra_retry: None,
+        infra_retry: policies.infra_retry.map(infra_retry),
         orphan: None,
         drain_deadline: Some(wire_duration(policies.drain_deadline)),
+    }
+}
+
+fn infra_retry(policy: InfraRetry) -> wire::InfraRetryPolicy {
+    wire::InfraRetryPolicy {
+        failure_classes: policy.classes.into_iter().map(|class| wire_class(class).into()).collect(),
+        max_attempts: count(policy.max_attempts),
+        max_free_attempts: count(policy.max_free_attempts),
+        backoff: Some(wire_duration(policy.backoff)),
     }
 }
 

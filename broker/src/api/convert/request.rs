@@ -10,14 +10,16 @@ use wire::target_selector::Selector as WireSelector;
 use wire::workload::Workload;
 
 use super::RequestLimits;
-use super::enums::{finish, known, result_source, state};
+use super::enums::{class, finish, known, result_source, state};
 use super::label::{is_dns_label, labels};
 use super::manifest::manifest;
 use super::time::{duration, optional_duration, timestamp};
 use crate::auth::Caller;
 use crate::backend::{Cancel, Filter, View};
 use crate::error::Error;
-use crate::execution::{ExecutionId, ExecutionName, Follow, LogMode, PolicyRequest, Submit, SubmitMode, WatchOptions};
+use crate::execution::{
+    ExecutionId, ExecutionName, Follow, InfraRetryRequest, LogMode, PolicyRequest, Submit, SubmitMode, WatchOptions,
+};
 use crate::target::{Place, Selector};
 
 /// For a caller that says no time: as long as an ordinary client tries.
@@ -82,15 +84,13 @@ pub(in crate::api) fn submit(
 
 /// Refuses what this version does not have. To ignore it would be to run something else than was asked for.
 fn supported(request: &wire::SubmitExecutionRequest) -> Result<(), Error> {
-    if let Some(feature) = request.required_features.first() {
+    let has = |feature: &&String| crate::api::FEATURES.contains(&feature.as_str());
+    if let Some(feature) = request.required_features.iter().find(|feature| !has(feature)) {
         return Err(unsupported(&feature.chars().take(64).collect::<String>()));
     }
     let policies = request.policies.as_ref();
-    let asked = [
-        ("group", request.group.is_some()),
-        ("infra-retry", policies.is_some_and(|policies| policies.infra_retry.is_some())),
-        ("orphan", policies.is_some_and(|policies| policies.orphan.is_some())),
-    ];
+    let asked =
+        [("group", request.group.is_some()), ("orphan", policies.is_some_and(|policies| policies.orphan.is_some()))];
     asked.into_iter().find(|(_, is_asked)| *is_asked).map_or(Ok(()), |(feature, _)| Err(unsupported(feature)))
 }
 
@@ -125,6 +125,19 @@ fn policies(policies: wire::Policies) -> Result<PolicyRequest, Error> {
         result_max_bytes: number("policies.result.max_bytes", result.max_bytes)?,
         deciding_containers: policies.deciding_containers,
         drain_deadline: optional_duration("policies.drain_deadline", policies.drain_deadline)?,
+        infra_retry: policies.infra_retry.map(infra_retry).transpose()?,
+    })
+}
+
+fn infra_retry(policy: wire::InfraRetryPolicy) -> Result<InfraRetryRequest, Error> {
+    let classes = policy.failure_classes.into_iter();
+    Ok(InfraRetryRequest {
+        classes: classes
+            .map(|number| class("policies.infra_retry.failure_classes", number))
+            .collect::<Result<_, _>>()?,
+        max_attempts: number("policies.infra_retry.max_attempts", policy.max_attempts)?,
+        max_free_attempts: number("policies.infra_retry.max_free_attempts", policy.max_free_attempts)?,
+        backoff: optional_duration("policies.infra_retry.backoff", policy.backoff)?,
     })
 }
 

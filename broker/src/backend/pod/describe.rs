@@ -16,14 +16,11 @@ pub(super) fn address(settings: &PodSettings, view: &View) -> Address {
     }
 }
 
-/// The execution as its attempts show it. The latest one speaks for it.
+/// The execution as its attempts show it.
 pub(super) fn execution(settings: &PodSettings, attempts: &Attempts) -> Execution {
     let (oldest, latest) = (attempts.oldest(), attempts.latest());
-    let statuses: Vec<_> = attempts.iter().map(|view| status::status(view)).collect();
-    let started = statuses.iter().filter_map(|status| status.started).min();
-    let states = statuses.iter().map(|status| status.state);
-    let made = attempts.iter().zip(states).map(|(view, state)| attempt(view, state)).collect();
-    let Status { state, reason, outcome, ended, .. } = status::status(latest);
+    let Status { state, reason, outcome, started, ended } = attempts.standing().status;
+    let made = attempts.iter().map(|view| attempt(view, status::status(view).state)).collect();
     Execution {
         address: address(settings, oldest),
         labels: oldest.labels.clone(),
@@ -36,7 +33,7 @@ pub(super) fn execution(settings: &PodSettings, attempts: &Attempts) -> Executio
         started,
         ended,
         digest: oldest.digest.clone(),
-        cancel: latest.cancel.clone(),
+        cancel: attempts.stop().or(latest.cancel.as_ref()).cloned(),
         released: attempts.iter().find_map(|view| view.released),
         pod_json: None,
     }

@@ -46,6 +46,8 @@ struct State {
     followers: HashMap<String, watch::Sender<Arc<Attempts>>>,
     /// By the pod's name.
     pod_followers: HashMap<String, watch::Sender<Arc<View>>>,
+    /// Executions that have changed since the reconciler has asked.
+    changed: HashSet<String>,
     /// The version up to which the watch has told everything; 0 before the first list.
     seen: u64,
 }
@@ -58,6 +60,7 @@ impl Hub {
             executions: HashMap::new(),
             followers: HashMap::new(),
             pod_followers: HashMap::new(),
+            changed: HashSet::new(),
             seen: 0,
         };
         Self { settings, labels, state: Mutex::new(state), changed: Notify::new() }
@@ -99,11 +102,25 @@ impl Hub {
     }
 
     /// Follows an execution that is in the index.
-    pub(super) fn follow(&self, hash: &str) -> Option<watch::Receiver<Arc<Attempts>>> {
+    pub(super) fn follow(self: &Arc<Self>, hash: &str) -> Option<Following> {
         let mut state = self.state();
         let attempts = state.executions.get(hash)?.clone();
         let sender = state.followers.entry(hash.to_owned()).or_insert_with(|| watch::Sender::new(attempts));
-        Some(sender.subscribe())
+        let leaving = Leaving { hub: Arc::clone(self), hash: hash.to_owned() };
+        Some(Following { attempts: sender.subscribe(), _leaving: leaving })
+    }
+
+    /// Whether somebody follows an execution at this replica.
+    pub(super) fn is_followed(&self, hash: &str) -> Followed {
+        match self.state().followers.get(hash) {
+            Some(sender) if sender.receiver_count() > 0 => Followed::Here,
+            _ => Followed::NotHere,
+        }
+    }
+
+    /// The hashes of the executions that have changed since this was asked last.
+    pub(super) fn take_changed(&self) -> HashSet<String> {
+        std::mem::take(&mut self.state().changed)
     }
 
     /// Follows one pod of an execution. The channel of a pod that is no more is closed.
@@ -283,9 +300,36 @@ impl Hub {
     }
 }
 
+/// Whether an execution is followed at this replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Followed {
+    Here,
+    NotHere,
+}
+
+/// One who follows an execution. What was kept for the reading may be due once it is dropped.
+pub(super) struct Following {
+    /// Dropped first, so that it does not count any more when the other one is.
+    pub(super) attempts: watch::Receiver<Arc<Attempts>>,
+    _leaving: Leaving,
+}
+
+struct Leaving {
+    hub: Arc<Hub>,
+    hash: String,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.hub.state().changed.insert(std::mem::take(&mut self.hash));
+        self.hub.changed.notify_one();
+    }
+}
+
 impl State {
     /// Takes in a pod; returns its execution.
     fn put(&mut self, hash: &str, view: Arc<View>) -> Arc<Attempts> {
+        self.changed.insert(hash.to_owned());
         tell(&mut self.pod_followers, &view.pod_name, &view);
         let attempts = Arc::new(match self.executions.get(hash) {
             Some(known) => known.with(view),

@@ -11,16 +11,18 @@ use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
 use super::names::{
-    ATTEMPT_LABEL, DIGEST, EXECUTION_LABEL, FINALIZER, ID, INSTANCE_LABEL, LABELS, MANIFEST, POLICIES, PREFIX,
-    RESULT_NAME, SUBMIT_BEFORE, SUBMITTED_BY, TARGET_LABEL, TENANT_LABEL, WISHED_NAME,
+    ATTEMPT_LABEL, CANCEL, DECIDED, DIGEST, EXECUTION_LABEL, FINALIZER, ID, INSTANCE_LABEL, LABELS, MANIFEST, POLICIES,
+    PREFIX, REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUBMITTED_BY, TARGET_LABEL, TENANT_LABEL, WISHED_NAME,
 };
 use super::result;
+use super::view::View;
 use super::{Finalizer, PodSettings};
 use crate::error::Error;
-use crate::execution::{Address, Policies, ResultSource, Submit};
+use crate::execution::{Address, Policies, PolicyRequest, ResultSource, Submit, SubmitMode};
 
 /// What the API server allows all annotations of an object to be together.
 const ANNOTATION_LIMIT: usize = 256 << 10;
@@ -46,6 +48,10 @@ pub(super) fn build(
     policies: &Policies,
     digest: &str,
 ) -> Result<Value, Error> {
+    if policies.infra_retry.is_some() && settings.finalizer == Finalizer::Off {
+        let why = "needs the end of each attempt, and the target does not keep it (finalizer = false)";
+        return Err(Error::invalid_request("policies.infra_retry", why));
+    }
     let mut pod = submit.manifest.clone();
     fixed(&mut pod, "apiVersion", "v1")?;
     fixed(&mut pod, "kind", "Pod")?;
@@ -93,11 +99,55 @@ pub(super) fn build(
     Ok(Value::Object(pod))
 }
 
-/// The manifest as it was packed by `build`; for a later attempt.
-#[cfg(test)]
-fn unpacked(packed: &str) -> Map<String, Value> {
-    let bytes = BASE64_STANDARD.decode(packed).expect("base64");
-    serde_json::from_reader(flate2::read::GzDecoder::new(bytes.as_slice())).expect("JSON")
+/// The Pod of a later attempt, from that of the first; the error is for a person. What the broker wrote about the execution
+/// goes along, and what it wrote about the attempt does not; neither does the packed manifest, which the first one keeps.
+pub(super) fn build_next(
+    settings: &PodSettings,
+    address: &Address,
+    (number, name): (u32, &str),
+    first: &Pod,
+) -> Result<Value, String> {
+    let view = View::of(first)?;
+    let none = BTreeMap::new();
+    let annotations = first.metadata.annotations.as_ref().unwrap_or(&none);
+    let manifest = annotations.get(MANIFEST).ok_or("the first attempt's manifest is missing")?;
+    let submit = Submit {
+        id: view.id,
+        submit_before: view.submit_before,
+        manifest: unpacked(manifest).ok_or("the first attempt's manifest is damaged")?,
+        labels: view.labels,
+        policies: PolicyRequest::default(),
+        mode: SubmitMode::Create,
+        subject: annotations.get(SUBMITTED_BY).cloned().unwrap_or_default(),
+    };
+    let built = build(settings, address, number, &submit, &view.policies, &view.digest);
+    let mut pod = built.map_err(|error| error.to_string())?;
+    pod["metadata"]["name"] = json!(name);
+    let ours = |map: &BTreeMap<String, String>| {
+        let ours = map.iter().filter(|(key, _)| key.starts_with(PREFIX) && !OF_ONE_ATTEMPT.contains(&key.as_str()));
+        ours.map(|(key, value)| (key.clone(), json!(value))).collect::<Vec<_>>()
+    };
+    let labels = first.metadata.labels.as_ref().unwrap_or(&none);
+    for (field, from) in [("labels", labels), ("annotations", annotations)] {
+        if let Some(into) = pod["metadata"][field].as_object_mut() {
+            into.remove(MANIFEST);
+            into.extend(ours(from));
+        }
+    }
+    Ok(pod)
+}
+
+/// Labels and annotations that a later attempt does not take from the first.
+const OF_ONE_ATTEMPT: [&str; 7] = [ATTEMPT_LABEL, MANIFEST, CANCEL, STOP, REFUSED, DECIDED, RELEASED];
+
+/// More than any manifest has: what is longer was made to hurt.
+const UNPACKED_LIMIT: u64 = 8 << 20;
+
+/// The manifest as it was packed by `build`.
+fn unpacked(packed: &str) -> Option<Map<String, Value>> {
+    let bytes = BASE64_STANDARD.decode(packed).ok()?;
+    let manifest = std::io::Read::take(flate2::read::GzDecoder::new(bytes.as_slice()), UNPACKED_LIMIT);
+    serde_json::from_reader(manifest).ok()
 }
 
 fn packed(manifest: &Map<String, Value>) -> Result<String, Error> {

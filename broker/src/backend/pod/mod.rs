@@ -4,6 +4,7 @@
 //! an execution, `status` says what it means, `watch` tells it, with the lines from `logs` and the result from `collect`. `reconcile` deletes what was
 //! released and ends what did not start in time. Requests go through `api`, and its refusals become errors in `refusal`.
 
+mod another;
 mod api;
 mod attempts;
 mod check;
@@ -20,6 +21,7 @@ mod place;
 mod reconcile;
 mod refusal;
 mod result;
+mod schedule;
 mod status;
 mod submit;
 mod view;
@@ -141,7 +143,20 @@ impl PodBackend {
         if !self.is_ours(&pod) || describe::address(&self.settings, &view) != *address {
             return Err(missing());
         }
-        self.hub.learn(&pod).map_err(Error::bug)
+        let mut attempts = self.hub.learn(&pod).map_err(Error::bug)?;
+        // It may have gone on since then.
+        while let Some(next) = attempts.standing().next.and_then(|next| attempts.pod_name(next.number)) {
+            match self.api.get::<Pod>(&next).await {
+                Ok(pod) if self.is_ours(&pod) => match self.hub.learn(&pod).map_err(Error::bug)? {
+                    more if more.latest().attempt > attempts.latest().attempt => attempts = more,
+                    _ => break,
+                },
+                Ok(_) => break,
+                Err(error) if error.code() == Some(404) => break,
+                Err(error) => return Err(self.error("read a pod", error)),
+            }
+        }
+        Ok(attempts)
     }
 
     /// Why what the watch would know is not known.
@@ -258,8 +273,8 @@ impl Backend for PodBackend {
             Err(Error::NoSuchExecution { name }) if resumed => return Err(Error::Expired { name }),
             found => found?,
         };
-        let attempts = self.hub.follow(&hash).ok_or_else(|| self.not_in_step())?;
-        Ok(watch::watch(Arc::clone(&self.hub), self.api.clone(), attempts, cursor, options))
+        let following = self.hub.follow(&hash).ok_or_else(|| self.not_in_step())?;
+        Ok(watch::watch(Arc::clone(&self.hub), self.api.clone(), following, cursor, options))
     }
 
     async fn cancel(&self, tenant: &Tenant, id: &ExecutionId, request: Cancel) -> Result<Execution, Error> {
@@ -268,12 +283,16 @@ impl Backend for PodBackend {
         Self::check_claim(&address, &attempts, request.claim.as_deref())?;
         let execution = describe::execution(&self.settings, &attempts);
         let view = attempts.latest();
-        if execution.outcome.is_some() || view.cancel.is_some() {
-            if execution.state == State::Ending && view.cancel.is_none() {
+        if execution.outcome.is_some() {
+            if execution.state == State::Ending && execution.cancel.is_none() {
                 // The outcome stands; what still runs beside it is to end too.
                 let ended = self.end_the_rest(view, json!({})).await?;
                 return Ok(describe::execution(&self.settings, &ended));
             }
+            return Ok(execution);
+        }
+        let can_go_on = view.policies.infra_retry.is_some();
+        if attempts.stop().is_some() || (view.cancel.is_some() && !can_go_on) {
             return Ok(execution);
         }
         info!(execution = %address.name(), by = request.subject, "cancelling");
@@ -283,7 +302,13 @@ impl Backend for PodBackend {
             class: FailureClass::CancelledByCaller,
             at: self.api.clock().now(),
         };
-        let ended = self.end(view, intent, request.grace.map(|grace| grace.as_secs())).await?;
+        let ended = if view.cancel.is_some() || attempts.standing().next.is_some() {
+            // This attempt ends without us; what counts is that it is the last.
+            let text = serde_json::to_string(&intent).map_err(|error| Error::bug(error.to_string()))?;
+            self.patch(view, json!({ "metadata": { "annotations": { names::STOP: text } } })).await?
+        } else {
+            self.end(view, intent, request.grace.map(|grace| grace.as_secs())).await?
+        };
         Ok(describe::execution(&self.settings, &ended))
     }
 

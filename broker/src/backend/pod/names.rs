@@ -30,6 +30,10 @@ pub(super) const WISHED_NAME: &str = "podbroker.io/requested-name";
 pub(super) const MANIFEST: &str = "podbroker.io/manifest";
 /// Who asked for the end, as JSON.
 pub(super) const CANCEL: &str = "podbroker.io/cancel";
+/// Who asked for the end between two attempts, as JSON: no other one follows.
+pub(super) const STOP: &str = "podbroker.io/stop";
+/// Why no other attempt follows although one was due, as JSON.
+pub(super) const REFUSED: &str = "podbroker.io/refused-attempt";
 /// RFC 3339: the outcome was decided before what still ran was ended.
 pub(super) const DECIDED: &str = "podbroker.io/decided-at";
 /// RFC 3339: the claim holder has all it wants.

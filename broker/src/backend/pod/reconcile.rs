@@ -1,18 +1,22 @@
-//! Does what is due: deletes pods that were released or forgotten, and ends those that did not start in time.
+//! Does what is due: makes another attempt, ends what did not start in time, deletes pods that were released or forgotten.
 //!
 //! Every replica does this from its own watch; there is no leader. Each act is a request that only one of them can win and
-//! that harms nothing when it comes twice. What is due, and when, is a pure function of a view and the API server's time.
+//! that harms nothing when it comes twice. What is due, and when, is a pure function of an execution's attempts and the API
+//! server's time. It is asked for again only for what has changed, so that the cost does not grow with what is known.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::PodBackend;
+use super::attempts::Attempts;
+use super::hub::Followed;
 use super::names::FINALIZER;
+use super::schedule::Schedule;
 use super::status;
 use super::view::{Presence, View};
 use crate::error::Error;
@@ -23,127 +27,226 @@ const RELEASE_GRACE: SignedDuration = SignedDuration::from_secs(5);
 
 /// A create that was sent just before `submit_before` may arrive this much later: the deadline of the request, and the
 /// difference of two clocks. Nothing is deleted before, so that it meets its object.
-const SUBMIT_SKEW: SignedDuration = SignedDuration::from_secs(60);
+const CREATE_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// Due work is looked for at least so often, also when nothing changed: the API server's clock may have moved.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
 /// A replica waits up to this much longer, so that not all of them do the same at once.
-const JITTER: Duration = Duration::from_secs(1);
+const JITTER_MILLIS: i64 = 1000;
 
-/// What is to be done with a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The pause after a failure, doubled up to the maximum while failures of one execution follow each other.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_mins(2);
+
+/// So many executions are dealt with at once, and so many before the clock is looked at again. Many may fall due together,
+/// and a slow answer for one must not keep the others.
+const AT_ONCE: usize = 16;
+const IN_ONE_TURN: usize = 64;
+
+/// What is to be done with an execution.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Act {
-    /// It did not start in time.
+    /// Its latest attempt did not start in time.
     EndForStart,
+    /// It was stopped between two attempts while another replica made the next one.
+    Stop(CancelIntent),
+    /// Another attempt follows.
+    Next(u32),
     /// Nobody needs it any more.
     Delete,
     /// Others may delete it.
     LetGo,
 }
 
-/// What is to be done with a pod next, and from when on.
-fn due(view: &View) -> Option<(Timestamp, Act)> {
-    if view.presence == Presence::Gone {
-        return None;
+/// What is to be done with an execution next, and from when on.
+fn due(attempts: &Attempts, followed: Followed) -> Option<(Timestamp, Act)> {
+    let (standing, latest) = (attempts.standing(), attempts.latest());
+    if let Some(next) = standing.next {
+        return next.due.map(|due| (due, Act::Next(next.number)));
     }
-    let now = status::status(view);
-    let add = |time: Timestamp, duration: SignedDuration| time.saturating_add(duration).unwrap_or(Timestamp::MAX);
-    let Some(outcome) = &now.outcome else {
-        if now.state != State::Pending || view.cancel.is_some() {
-            return None;
-        }
-        if status::is_hopeless(view) {
-            return Some((view.created?, Act::EndForStart));
-        }
-        let deadline = view.policies.start_deadline?;
-        return Some((add(view.created?, SignedDuration::try_from(deadline).ok()?), Act::EndForStart));
+    let Some(outcome) = &standing.status.outcome else {
+        return to_be_ended(attempts, standing.status.state);
     };
-    if !status::is_over(view) {
+    if !status::is_over(latest) {
         return None;
     }
-    let act = match view.policies.finish {
+    let mut present = attempts.iter().filter(|view| view.presence == Presence::Present);
+    let act = match latest.policies.finish {
         FinishAction::Delete => Act::Delete,
         FinishAction::DeleteSucceeded if outcome.state == State::Succeeded => Act::Delete,
-        // Somebody has deleted it already; only the finalizer holds it.
-        _ if view.delete_requested.is_some() => Act::Delete,
-        FinishAction::DeleteSucceeded | FinishAction::Keep if view.has_finalizer => Act::LetGo,
+        FinishAction::DeleteSucceeded | FinishAction::Keep if present.any(|view| view.has_finalizer) => Act::LetGo,
         FinishAction::DeleteSucceeded | FinishAction::Keep => return None,
     };
-    let wanted = match view.released {
+    let ended = standing.status.ended.or(latest.delete_requested).or(latest.created);
+    let released = attempts.iter().find_map(|view| view.released);
+    let wanted = match released {
         Some(released) => add(released, RELEASE_GRACE),
-        None => add(
-            now.ended.or(view.delete_requested).or(view.created)?,
-            SignedDuration::try_from(view.policies.ttl).ok()?,
-        ),
+        None => add(ended?, SignedDuration::try_from(latest.policies.ttl).ok()?),
     };
-    Some((wanted.max(add(view.submit_before, SUBMIT_SKEW)), act))
+    // Whoever reads the rest of it here reads it to its end, or to the drain deadline.
+    let drained = match followed {
+        Followed::Here => add(released.or(ended)?, SignedDuration::try_from(latest.policies.drain_deadline).ok()?),
+        Followed::NotHere => Timestamp::MIN,
+    };
+    // A create of a later attempt that another replica has on its way meets its object too.
+    let made = if latest.attempt == 1 { Timestamp::MIN } else { add(latest.created?, CREATE_SKEW) };
+    Some((wanted.max(drained).max(made).max(add(latest.submit_before, CREATE_SKEW)), act))
+}
+
+/// What has no outcome yet.
+fn to_be_ended(attempts: &Attempts, state: State) -> Option<(Timestamp, Act)> {
+    let latest = attempts.latest();
+    if latest.cancel.is_some() {
+        return None;
+    }
+    if let Some(intent) = attempts.stop() {
+        return Some((intent.at, Act::Stop(intent.clone())));
+    }
+    if state != State::Pending {
+        return None;
+    }
+    if status::is_hopeless(latest) {
+        return Some((latest.created?, Act::EndForStart));
+    }
+    let deadline = latest.policies.start_deadline?;
+    Some((add(latest.created?, SignedDuration::try_from(deadline).ok()?), Act::EndForStart))
+}
+
+fn add(time: Timestamp, duration: SignedDuration) -> Timestamp {
+    time.saturating_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+/// What a reconciler knows besides what the hub knows. All of it may be forgotten.
+#[derive(Default)]
+struct Memory {
+    schedule: Schedule,
+    /// Executions with which something could not be done: not before when, and after which pause.
+    failed: HashMap<String, (Timestamp, Duration)>,
+    /// The uids of pods that were let go. The answer to that request does not say that the pod is gone, and until the watch
+    /// does, it would be sent again.
+    let_go: HashMap<String, HashSet<String>>,
 }
 
 impl PodBackend {
     /// Does what is due until it is told to stop.
     pub(super) async fn reconcile(&self, stop: &CancellationToken) {
-        // Uids of pods that were let go. The answer to that request does not say that the pod is gone, and until the watch does,
-        // it would be sent again.
-        let mut let_go = HashSet::new();
+        let mut memory = Memory::default();
         loop {
-            let next = if self.hub.is_in_step() { self.do_what_is_due(&mut let_go).await } else { LONGEST_SLEEP };
+            let turn = async {
+                let next = if self.hub.is_in_step() { self.turn(&mut memory).await } else { LONGEST_SLEEP };
+                tokio::select! {
+                    () = tokio::time::sleep(next) => {}
+                    () = self.hub.changed() => {}
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(next) => {}
-                () = self.hub.changed() => {}
+                () = turn => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
     /// Returns how long there is nothing more to do.
-    async fn do_what_is_due(&self, let_go: &mut HashSet<String>) -> Duration {
+    async fn turn(&self, memory: &mut Memory) -> Duration {
+        for hash in self.hub.take_changed() {
+            self.plan(memory, &hash);
+        }
         let now = self.api.clock().now();
-        let mut next = LONGEST_SLEEP;
-        let views: Vec<_> =
-            self.hub.all().iter().flat_map(|attempts| attempts.iter().cloned().collect::<Vec<_>>()).collect();
-        let_go.retain(|uid| views.iter().any(|view| view.uid == *uid));
-        for view in views.into_iter().filter(|view| !let_go.contains(&view.uid)).collect::<Vec<_>>() {
-            let Some((at, act)) = due(&view) else { continue };
-            match Duration::try_from(at.duration_since(now)) {
-                Ok(wait) if !wait.is_zero() => next = next.min(wait + rand::random_range(Duration::ZERO..JITTER)),
-                // In the past, or now.
-                _ => match self.act(&view, act).await {
-                    Ok(()) if act == Act::EndForStart => {}
-                    Ok(()) => drop(let_go.insert(view.uid.clone())),
-                    Err(error) => {
-                        let execution = &view.id;
-                        warn!(%execution, error = &error as &dyn std::error::Error, "what is due could not be done");
-                        // It stays due; a cluster that refuses is not asked in a hurry.
-                        next = next.min(Duration::from_secs(5));
-                    }
-                },
+        let mut acts = Vec::new();
+        for hash in memory.schedule.take(now, IN_ONE_TURN) {
+            let Some(attempts) = self.hub.get(&hash) else { continue };
+            match self.due(memory, &hash, &attempts) {
+                Some((at, act)) if at <= now => acts.push((hash, attempts, act)),
+                Some((at, _)) => memory.schedule.set(&hash, at),
+                None => {}
             }
         }
-        next
+        let acts = acts.into_iter().map(async |(hash, attempts, act)| {
+            let done = self.act(&attempts, &act).await;
+            (hash, attempts, act, done)
+        });
+        let mut acts = std::pin::pin!(futures::stream::iter(acts).buffer_unordered(AT_ONCE));
+        while let Some((hash, attempts, act, done)) = acts.next().await {
+            match done {
+                Ok(()) => {
+                    memory.failed.remove(&hash);
+                    if matches!(act, Act::Delete | Act::LetGo) {
+                        let uids = attempts.iter().map(|view| view.uid.clone());
+                        memory.let_go.entry(hash).or_default().extend(uids);
+                    }
+                }
+                Err(error) => {
+                    let execution = &attempts.latest().id;
+                    warn!(%execution, error = &error as &dyn std::error::Error, "what is due could not be done");
+                    let before = memory.failed.get(&hash).map(|(_, pause)| *pause);
+                    // It stays due; a cluster that refuses is not asked in a hurry.
+                    let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
+                    let again = add(now, SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX));
+                    memory.schedule.set(&hash, again);
+                    memory.failed.insert(hash, (again, pause));
+                }
+            }
+        }
+        let wait = memory.schedule.next().map(|moment| moment.duration_since(self.api.clock().now()));
+        // In the past, or now, if it does not fit.
+        wait.map_or(LONGEST_SLEEP, |wait| Duration::try_from(wait).unwrap_or_default().min(LONGEST_SLEEP))
     }
 
-    async fn act(&self, view: &Arc<View>, act: Act) -> Result<(), Error> {
+    /// An execution has changed: something else may be due.
+    fn plan(&self, memory: &mut Memory, hash: &str) {
+        let Some(attempts) = self.hub.get(hash) else {
+            memory.schedule.clear(hash);
+            memory.failed.remove(hash);
+            memory.let_go.remove(hash);
+            return;
+        };
+        let Some((at, _)) = self.due(memory, hash, &attempts) else { return memory.schedule.clear(hash) };
+        let jitter = SignedDuration::from_millis(rand::random_range(0..JITTER_MILLIS));
+        let not_before = memory.failed.get(hash).map_or(Timestamp::MIN, |(moment, _)| *moment);
+        memory.schedule.set(hash, add(at, jitter).max(not_before));
+    }
+
+    fn due(&self, memory: &Memory, hash: &str, attempts: &Attempts) -> Option<(Timestamp, Act)> {
+        let (at, act) = due(attempts, self.hub.is_followed(hash))?;
+        let let_go = memory.let_go.get(hash);
+        let is_done = |view: &View| let_go.is_some_and(|uids| uids.contains(&view.uid));
+        let is_left = attempts.iter().any(|view| view.presence == Presence::Present && !is_done(view));
+        is_left.then_some((at, act))
+    }
+
+    async fn act(&self, attempts: &Attempts, act: &Act) -> Result<(), Error> {
+        let latest = attempts.latest();
         match act {
             Act::EndForStart => {
-                info!(execution = %view.id, "the start deadline passed");
+                info!(execution = %latest.id, "the start deadline passed");
                 let intent = CancelIntent {
                     by: "podbroker".to_owned(),
-                    reason: status::status(view).reason,
-                    class: status::start_deadline_class(view),
+                    reason: status::status(latest).reason,
+                    class: status::start_deadline_class(latest),
                     at: self.api.clock().now(),
                 };
-                self.end(view, intent, None).await.map(drop)
+                self.end(latest, intent, None).await.map(drop)
             }
-            Act::Delete => {
-                info!(execution = %view.id, pod = view.pod_name, "deleting");
-                if view.delete_requested.is_none() {
-                    let deleted = self.api.delete(&view.pod_name, &view.uid, None).await;
-                    self.unless_gone("delete a pod", deleted)?;
+            Act::Stop(intent) => {
+                info!(execution = %latest.id, "stopping an attempt that was made while its execution was stopped");
+                let intent = CancelIntent { at: self.api.clock().now(), ..intent.clone() };
+                self.end(latest, intent, None).await.map(drop)
+            }
+            Act::Next(number) => self.make_attempt(attempts, *number).await,
+            Act::Delete | Act::LetGo => {
+                // The first attempt goes first: without it no other one is made, whatever is left of the rest. The latest one,
+                // which has the outcome, goes last.
+                for view in attempts.iter().filter(|view| view.presence == Presence::Present) {
+                    if *act == Act::Delete && view.delete_requested.is_none() {
+                        info!(execution = %view.id, pod = view.pod_name, "deleting");
+                        let deleted = self.api.delete(&view.pod_name, &view.uid, None).await;
+                        self.unless_gone("delete a pod", deleted)?;
+                    }
+                    self.let_go(view).await?;
                 }
-                self.let_go(view).await
+                Ok(())
             }
-            Act::LetGo => self.let_go(view).await,
         }
     }
 
@@ -164,3 +267,7 @@ impl PodBackend {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

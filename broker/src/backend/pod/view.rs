@@ -11,10 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::manifest::{read_labels, read_time};
 use super::names::{
-    ATTEMPT_LABEL, CANCEL, DECIDED, DIGEST, FINALIZER, ID, LABELS, POLICIES, RELEASED, RESULT_NAME, SUBMIT_BEFORE,
-    TENANT_LABEL,
+    ATTEMPT_LABEL, CANCEL, DECIDED, DIGEST, FINALIZER, ID, LABELS, POLICIES, REFUSED, RELEASED, RESULT_NAME, STOP,
+    SUBMIT_BEFORE, TENANT_LABEL,
 };
-use crate::execution::{CancelIntent, ContainerRole, ExecutionId, Policies, Tenant};
+use crate::execution::{CancelIntent, ContainerRole, ExecutionId, Policies, RefusedAttempt, Tenant};
 
 /// A pod, as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,12 @@ pub(super) struct View {
     pub(super) submit_before: Timestamp,
     pub(super) created: Option<Timestamp>,
     pub(super) node: String,
+    /// Who asked for the end of this attempt.
     pub(super) cancel: Option<CancelIntent>,
+    /// Who asked for the end of the execution after this attempt.
+    pub(super) stop: Option<CancelIntent>,
+    /// Why no other one follows this attempt.
+    pub(super) refused: Option<RefusedAttempt>,
     pub(super) decided: Option<Timestamp>,
     pub(super) released: Option<Timestamp>,
     /// When somebody asked for its deletion; once the kubelet is done with it, when that was.
@@ -172,6 +177,8 @@ impl View {
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             node: spec.node_name.clone().unwrap_or_default(),
             cancel: json(CANCEL).and_then(|text| serde_json::from_str(text).ok()),
+            stop: json(STOP).and_then(|text| serde_json::from_str(text).ok()),
+            refused: json(REFUSED).and_then(|text| serde_json::from_str(text).ok()),
             decided: read_time(json(DECIDED)),
             released: read_time(json(RELEASED)),
             // The API server writes the moment of the end of the grace; the request was that much earlier.

@@ -12,13 +12,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable};
 use futures::{FutureExt as _, StreamExt as _};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::api::PodApi;
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Latest};
 use super::chunk::LogItem;
-use super::hub::Hub;
+use super::hub::{Following, Hub};
 use super::logs;
 use super::place::{LogStart, ReadMode};
 use super::view::{ContainerView, View};
@@ -36,15 +35,17 @@ type ResultValue = Result<bytes::Bytes, NoResult>;
 pub(super) fn watch(
     hub: Arc<Hub>,
     api: PodApi,
-    attempts: watch::Receiver<Arc<Attempts>>,
+    following: Following,
     cursor: Cursor,
     options: WatchOptions,
 ) -> EventStream {
-    let mut watcher = Watcher::new(hub, api, attempts, cursor, options);
+    let mut watcher = Watcher::new(hub, api, following, cursor, options);
     async_stream::stream! {
         loop {
-            for event in watcher.look() {
-                yield Ok(event);
+            while watcher.has_news {
+                for event in watcher.look() {
+                    yield Ok(event);
+                }
             }
             if watcher.is_finished() {
                 for event in watcher.finish() {
@@ -63,9 +64,11 @@ pub(super) fn watch(
 struct Watcher {
     hub: Arc<Hub>,
     api: PodApi,
-    attempts: watch::Receiver<Arc<Attempts>>,
+    following: Following,
     /// The hub has let go of the execution: there will be nothing new.
     closed: bool,
+    /// There is something to look at. Lines alone are not.
+    has_news: bool,
     cursor: Cursor,
     options: WatchOptions,
     told: Option<Execution>,
@@ -90,18 +93,13 @@ struct Open {
 }
 
 impl Watcher {
-    fn new(
-        hub: Arc<Hub>,
-        api: PodApi,
-        attempts: watch::Receiver<Arc<Attempts>>,
-        cursor: Cursor,
-        options: WatchOptions,
-    ) -> Self {
+    fn new(hub: Arc<Hub>, api: PodApi, following: Following, cursor: Cursor, options: WatchOptions) -> Self {
         Self {
             hub,
             api,
-            attempts,
+            following,
             closed: false,
+            has_news: true,
             cursor,
             options,
             told: None,
@@ -122,7 +120,8 @@ impl Watcher {
 
     /// Looks at the latest attempts, starts what they make possible, and says what is new.
     fn look(&mut self) -> Vec<Event> {
-        let attempts = Arc::clone(&self.attempts.borrow_and_update());
+        self.has_news = false;
+        let attempts = Arc::clone(&self.following.attempts.borrow_and_update());
         let latest = attempts.latest();
         let mut events = Vec::new();
         let execution = describe::execution(self.hub.settings(), &attempts);
@@ -158,14 +157,15 @@ impl Watcher {
         events
     }
 
-    /// Says of each attempt that another one has followed that it ended, once its lines were sent or are given up.
+    /// Says of each attempt whose end is not the execution's that it ended, once its lines were sent or are given up.
     fn end_attempts(&mut self, attempts: &Attempts) -> Vec<Event> {
         let mut events = Vec::new();
         if self.options.follow == Follow::SoFar {
             return events;
         }
-        let followed = attempts.iter().filter(|view| view.attempt < attempts.latest().attempt);
-        for view in followed.filter(|view| view.attempt > self.cursor.attempts_ended).collect::<Vec<_>>() {
+        let has_ended = attempts.standing().latest == Latest::HasEnded;
+        let ended = self.cursor.attempts_ended + 1..attempts.latest().attempt + u32::from(has_ended);
+        for view in attempts.iter().filter(|view| ended.contains(&view.attempt)) {
             let until = Instant::now() + view.policies.drain_deadline;
             let until = *self.drains.entry(view.attempt).or_insert(until);
             if until <= Instant::now() {
@@ -176,6 +176,7 @@ impl Watcher {
                 break;
             }
             self.drains.remove(&view.attempt);
+            self.has_news = true;
             let status = status::status(view);
             let attempt = describe::attempt(view, status.state);
             self.cursor.end_attempt(attempt.number);
@@ -261,13 +262,14 @@ impl Watcher {
                 None => std::future::pending().await,
             }
         };
-        let attempts = &mut self.attempts;
+        let attempts = &mut self.following.attempts;
         let closed = self.closed;
         tokio::select! {
             // What is known already is said before what is new, and a flood of lines does not hold back a state.
             biased;
             changed = attempts.changed(), if !closed => {
                 self.closed = changed.is_err();
+                self.has_news = changed.is_ok();
                 Vec::new()
             }
             value = result => self.tell_result(value),
@@ -276,7 +278,10 @@ impl Watcher {
                 self.drained = true;
                 Vec::new()
             }
-            () = tokio::time::sleep_until(attempt_drained), if !self.drains.is_empty() => Vec::new(),
+            () = tokio::time::sleep_until(attempt_drained), if !self.drains.is_empty() => {
+                self.has_news = true;
+                Vec::new()
+            }
         }
     }
 
@@ -319,6 +324,7 @@ impl Watcher {
             }
             LogItem::End(completeness) => {
                 self.open.remove(key);
+                self.has_news = !self.drains.is_empty();
                 if self.options.follow == Follow::SoFar {
                     // The container may still run; nothing has ended but this look at it.
                     return Vec::new();
@@ -366,20 +372,20 @@ impl Watcher {
             let problem = "the drain deadline passed before the result could be read".to_owned();
             events.extend(self.tell_result(Err(NoResult::Unreadable(problem))));
         }
-        let attempts = Arc::clone(&self.attempts.borrow());
+        let attempts = Arc::clone(&self.following.attempts.borrow());
         events.extend(self.end_attempts(&attempts));
         let mut execution = describe::execution(self.hub.settings(), &attempts);
         // Containers that do not decide may still run; what was decided is not changed by how they end.
         execution.outcome.clone_from(&self.outcome);
         if let Some(outcome) = &self.outcome {
             execution.state = outcome.state;
-            if let Some(attempt) = execution.attempts.last_mut() {
+            // One that was told as ended has ended in its own way.
+            if let Some(attempt) = execution.attempts.last_mut().filter(|last| last.number > self.cursor.attempts_ended)
+            {
                 attempt.state = outcome.state;
-                if self.cursor.attempts_ended < attempt.number {
-                    self.cursor.end_attempt(attempt.number);
-                    let (attempt, outcome) = (attempt.clone(), outcome.clone());
-                    events.push(self.event(EventKind::AttemptEnded(attempt, outcome)));
-                }
+                self.cursor.end_attempt(attempt.number);
+                let (attempt, outcome) = (attempt.clone(), outcome.clone());
+                events.push(self.event(EventKind::AttemptEnded(attempt, outcome)));
             }
         }
         events.push(self.event(EventKind::End(Box::new(execution))));

@@ -1,0 +1,194 @@
+"""A pod that the cluster takes away is made again, within the caller's limits, and the watch goes on."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import podbroker
+from e2e.following import Story, collect, ended, follow, follow_until
+from e2e.manifests import UNTIL_TOLD, container, pod
+from e2e.waiting import wait_for
+from podbroker import Execution, ExecutionState, FailureClass, InfraRetry, Policies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from e2e.broker import Brokers
+    from e2e.site import Namespace, Site
+    from podbroker import Client
+
+TARGET = "local"
+LONG = 180.0
+
+#: The first attempt runs until it is told to end, every other one ends by itself.
+FIRST_RUNS: dict[str, Any] = pod(
+    container(
+        "main",
+        f'echo "attempt $ATTEMPT"; if [ "$ATTEMPT" -gt 1 ]; then echo done; exit 0; fi; {UNTIL_TOLD}',
+        env=[
+            {
+                "name": "ATTEMPT",
+                "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['podbroker.io/attempt']"}},
+            }
+        ],
+    )
+)
+
+
+def twice(backoff: float) -> Policies:
+    """Two attempts, with a pause between them."""
+    retry = InfraRetry(max_attempts=2, backoff=datetime.timedelta(seconds=backoff))
+    return Policies(infra_retry=retry, drain_deadline=datetime.timedelta(seconds=20))
+
+
+def says(text: str, attempt: int) -> Callable[[Story], bool]:
+    """A condition: an attempt has written a line."""
+    return lambda story: text in lines(story, attempt)
+
+
+def lines(story: Story, attempt: int) -> list[str]:
+    """The lines of one attempt."""
+    chunks = [event for event in story.events if isinstance(event, podbroker.LogChunk)]
+    return [line.content.decode() for chunk in chunks if chunk.instance.attempt == attempt for line in chunk.lines]
+
+
+def evict(site: Site, namespace: Namespace, pod_name: str) -> None:
+    """Evicts a pod, as a drain does."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod_name}}
+    site.core.create_namespaced_pod_eviction(pod_name, namespace.name, body)
+
+
+def between_attempts(client: Client, name: str) -> Execution | None:
+    """The execution, if its first attempt is over and the second was not made."""
+    execution = client.get(name)
+    (first,) = execution.attempts
+    return execution if execution.state is ExecutionState.PENDING and first.state is ExecutionState.FAILED else None
+
+
+def submit_and_evict(client: Client, site: Site, namespace: Namespace, policies: Policies, **more: Any) -> Execution:  # noqa: ANN401  those of submit
+    """An execution whose first attempt ran and was then evicted."""
+    execution = client.submit(target=TARGET, execution_id="again", pod=FIRST_RUNS, policies=policies, **more).execution
+    follow_until(client, execution.name, says("ready", 1), within=LONG)
+    evict(site, namespace, execution.attempts[0].pod_name)
+    return execution
+
+
+def test_an_evicted_pod_is_made_again_and_one_watch_tells_both(
+    namespace: Namespace, client: Client, site: Site
+) -> None:
+    submit_before = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
+    submission = client.submit(
+        target=TARGET, execution_id="again", pod=FIRST_RUNS, policies=twice(1), submit_before=submit_before
+    )
+    name = submission.execution.name
+    with client.watch(name) as watch:
+        story = collect(watch, Story(), says("ready", 1), within=LONG)
+        evict(site, namespace, submission.execution.attempts[0].pod_name)
+        collect(watch, story, ended, within=LONG)
+
+    assert story.outcome.state is ExecutionState.SUCCEEDED
+    assert lines(story, 1)[:2] == ["attempt 1", "ready"]
+    assert lines(story, 2) == ["attempt 2", "done"]
+    started = [event.attempt.number for event in story.events if isinstance(event, podbroker.AttemptStarted)]
+    assert started == [1, 2]
+    first, second = story.of(podbroker.AttemptEnded)
+    assert isinstance(first, podbroker.AttemptEnded)
+    assert isinstance(second, podbroker.AttemptEnded)
+    assert first.outcome is not None
+    assert first.outcome.failure_class is FailureClass.EVICTED
+    assert (first.attempt.number, second.attempt.number) == (1, 2)
+    assert [attempt.state.value for attempt in story.end.attempts] == ["FAILED", "SUCCEEDED"]
+    assert "PENDING" in story.states[story.states.index("RUNNING") :]
+    assert sorted(namespace.pod_names) == sorted(attempt.pod_name for attempt in story.end.attempts)
+    # A watch from the beginning tells the same, also after the first pod's log is gone.
+    again = follow(client, name, within=LONG)
+    assert lines(again, 2) == ["attempt 2", "done"]
+    assert again.end.attempts == story.end.attempts
+
+    client.release(name, claim=submission.claim)
+    wait_for("both pods to be gone", lambda: not namespace.pods, within=LONG)
+
+
+def test_two_brokers_make_one_second_attempt(namespace: Namespace, brokers: Brokers, site: Site) -> None:
+    one, other = (brokers.start(namespace=namespace).client() for _ in range(2))
+    name = submit_and_evict(one, site, namespace, twice(1)).name
+
+    ends = [follow(client, name, within=LONG).end for client in (one, other)]
+
+    assert [end.state for end in ends] == [ExecutionState.SUCCEEDED] * 2
+    assert ends[0].attempts == ends[1].attempts
+    assert sorted(namespace.pod_names) == sorted(attempt.pod_name for attempt in ends[0].attempts)
+    assert len(namespace.pods) == 2
+
+
+def test_a_broker_that_was_killed_in_the_pause_makes_the_attempt_after_it(
+    namespace: Namespace, brokers: Brokers, site: Site
+) -> None:
+    broker = brokers.start(namespace=namespace)
+    client = broker.client()
+    name = submit_and_evict(client, site, namespace, twice(15)).name
+    wait_for("the pause", lambda: between_attempts(client, name), within=LONG)
+    broker.kill()
+    assert len(namespace.pods) == 1
+    broker.start()
+
+    story = follow(client, name, within=LONG)
+
+    assert story.outcome.state is ExecutionState.SUCCEEDED
+    assert len(namespace.pods) == 2
+
+
+def test_a_cancel_in_the_pause_is_the_end_at_every_broker(namespace: Namespace, brokers: Brokers, site: Site) -> None:
+    broker = brokers.start(namespace=namespace)
+    client = broker.client()
+    name = submit_and_evict(client, site, namespace, twice(3600)).name
+    waiting = wait_for("the pause", lambda: between_attempts(client, name), within=LONG)
+    assert waiting is not None
+    assert "attempt 2 follows" in waiting.state_reason
+
+    answer = client.cancel(name, reason="enough")
+
+    assert answer.state is ExecutionState.CANCELLED
+    broker.kill()
+    broker.start()
+    story = follow(client, name, within=LONG)
+    assert story.outcome.state is ExecutionState.CANCELLED
+    assert "enough" in story.outcome.message
+    assert story.end.cancel is not None
+    assert [attempt.state for attempt in story.end.attempts] == [ExecutionState.FAILED]
+    assert len(namespace.pods) == 1
+
+
+def test_a_second_attempt_that_the_cluster_refuses_is_the_outcome(
+    namespace: Namespace, client: Client, site: Site
+) -> None:
+    policies = twice(2)
+    execution = client.submit(target=TARGET, execution_id="again", pod=FIRST_RUNS, policies=policies).execution
+    follow_until(client, execution.name, says("ready", 1), within=LONG)
+    labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    site.core.patch_namespace(namespace.name, labels)
+    evict(site, namespace, execution.attempts[0].pod_name)
+
+    story = follow(client, execution.name, within=LONG)
+
+    assert story.outcome.failure_class is FailureClass.ADMISSION_DENIED
+    assert "attempt 2 was refused" in story.outcome.message
+    assert "evicted" in story.outcome.message
+    assert len(namespace.pods) == 1
+
+
+def test_without_a_policy_an_eviction_is_the_end(namespace: Namespace, client: Client, site: Site) -> None:
+    name = submit_and_evict(client, site, namespace, Policies()).name
+
+    assert follow(client, name, within=LONG).outcome.failure_class is FailureClass.EVICTED
+    assert len(namespace.pods) == 1
+
+
+def test_what_is_no_fault_of_the_infrastructure_cannot_be_asked_for(client: Client) -> None:
+    retry = InfraRetry(failure_classes=(FailureClass.APPLICATION,))
+    with pytest.raises(podbroker.InvalidRequestError) as refused:
+        client.submit(target=TARGET, execution_id="x", pod=FIRST_RUNS, policies=Policies(infra_retry=retry))
+    assert "infra_retry" in str(refused.value)
