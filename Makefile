@@ -96,7 +96,7 @@ wheel: venv ## Build the Python package (debug) and put it where the tests look
 # $(1): where the wheel goes, $(2): where it is unpacked, $(3): more of maturin's arguments.
 define install-wheel
 rm -rf $(1); \
-$(ALONE) $(VENV)/bin/maturin build --locked --quiet $(3) --manifest-path python-bindings/Cargo.toml --out $(1); \
+$(ALONE) -c '$(VENV)/bin/maturin build --locked --quiet $(3) --manifest-path python-bindings/Cargo.toml --out $(1)'; \
 rm -rf $(2).new; $(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-index --no-compile \
 	--target $(2).new $(1)/*.whl; \
 rm -rf $(2); mv $(2).new $(2)
