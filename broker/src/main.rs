@@ -6,14 +6,14 @@
 
 mod cli;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use podbroker::auth::Token;
 use podbroker::config::{Config, ConfigError, EXAMPLE, Listen};
-use podbroker::execution::Tenant;
+use podbroker::execution::{TargetName, Tenant};
 use podbroker::server::{self, Ended, ServeError};
 use podbroker::telemetry::{self, LogFormat, LogLevel};
 use thiserror::Error;
@@ -35,6 +35,7 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     Token(TokenCommand),
+    Uninstall(Uninstall),
     /// Prints a completion script for a shell
     Completion {
         /// The shell
@@ -77,6 +78,23 @@ enum ConfigCommand {
     },
 }
 
+/// Takes the finalizers off the pods of this installation, for when its broker goes for good
+///
+/// Stop the broker first. Nothing is deleted or ended: what runs goes on, and nobody keeps its outcome then. Exit code 1: not
+/// all could be done; run it again.
+#[derive(clap::Args)]
+struct Uninstall {
+    /// The broker's configuration
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only at this target; may be given several times
+    #[arg(long = "target", value_name = "NAME")]
+    targets: Vec<TargetName>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
 /// Makes a bearer token and prints it with the lines for the configuration, which keeps only its digest
 #[derive(clap::Args)]
 struct TokenCommand {
@@ -101,6 +119,10 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error("cannot serve")]
     Serve(#[from] ServeError),
+    #[error("{0}")]
+    Refused(String),
+    #[error("cannot read the answer")]
+    Input(#[source] io::Error),
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
 }
@@ -116,6 +138,7 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Example) => print(EXAMPLE),
         Command::Config(ConfigCommand::Check { file }) => check(&file),
         Command::Token(token) => print_token(&token),
+        Command::Uninstall(command) => uninstall(&command),
         Command::Completion { shell } => completion(shell),
         Command::Version => print(&format!("{}\n", env!("CARGO_PKG_VERSION"))),
         Command::Client(command) => run_client(command, arguments.client),
@@ -173,6 +196,64 @@ fn print_token(command: &TokenCommand) -> Result<ExitCode, Failure> {
         token.expose(),
         token.digest(),
     ))
+}
+
+fn uninstall(command: &Uninstall) -> Result<ExitCode, Failure> {
+    let config = match &command.config {
+        Some(file) => Config::load(file)?,
+        None => server::own_machine().map_err(ServeError::from)?,
+    };
+    if let Some(name) = command.targets.iter().find(|name| config.targets.iter().all(|target| target.name != **name)) {
+        return Err(Failure::Refused(format!("the configuration has no target {name}")));
+    }
+    let runtime = runtime()?;
+    let found = runtime.block_on(server::held_pods(&config, &command.targets)).map_err(ServeError::from)?;
+    let mut code = ExitCode::SUCCESS;
+    let mut held = Vec::new();
+    for (target, pods) in found {
+        match pods {
+            Ok(pods) => {
+                let (count, running, namespace) = (pods.count(), pods.running(), pods.namespace());
+                print(&format!("{target}: namespace {namespace}, pods: {count}, not ended: {running}\n"))?;
+                held.push((target, pods));
+            }
+            Err(error) => {
+                print(&format!("{target}: passed over: {error}\n"))?;
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    held.retain(|(_, pods)| pods.count() > 0);
+    if held.is_empty() {
+        return Ok(code);
+    }
+    if !command.yes && !agrees()? {
+        return Err(Failure::Refused("nothing was changed".to_owned()));
+    }
+    for (target, pods) in held {
+        let count = pods.count();
+        let done = match runtime.block_on(pods.let_go()) {
+            Ok(()) => format!("{target}: finalizers taken off: {count}\n"),
+            Err(error) => {
+                code = ExitCode::FAILURE;
+                format!("{target}: not all could be taken off: {error}\n")
+            }
+        };
+        print(&done)?;
+    }
+    Ok(code)
+}
+
+/// Asks on a terminal. Elsewhere nobody can answer.
+fn agrees() -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Refused("nobody can be asked here: nothing was changed; say --yes".to_owned()));
+    }
+    print("Take the finalizers off? Nobody keeps the outcomes of these pods then. [y/N] ")?;
+    io::stdout().flush().map_err(Failure::Output)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(Failure::Input)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn completion(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {

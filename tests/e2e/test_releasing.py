@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import podbroker
-from e2e.broker import Brokers
+from e2e.broker import Brokers, program
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, container, pod, shell
 from e2e.site import FINALIZER
@@ -182,3 +183,23 @@ def test_a_release_is_carried_out_by_the_next_broker(namespace: Namespace, broke
     broker.start()
 
     wait_for("the pod to be gone", lambda: not namespace.pods, within=GONE)
+
+
+def test_an_uninstall_takes_the_finalizers_off_and_leaves_the_pods(namespace: Namespace, brokers: Brokers) -> None:
+    broker = brokers.start(namespace=namespace)
+    client = broker.client()
+    name = client.submit(target=TARGET, execution_id="stays", pod=shell(UNTIL_TOLD)).execution.name
+    follow_until(client, name, has_line("ready"))
+    broker.kill()
+    command = [str(program()), "uninstall", "--config", str(broker.folder / "config.toml")]
+
+    asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert asked.returncode == 1
+    assert "--yes" in asked.stderr
+    assert FINALIZER in namespace.only_pod["metadata"]["finalizers"]
+
+    done = subprocess.run([*command, "--yes"], capture_output=True, text=True, timeout=60, check=True)
+    assert f"local: namespace {namespace.name}, pods: 1, not ended: 1" in done.stdout
+    assert "local: finalizers taken off: 1" in done.stdout
+    assert not namespace.only_pod["metadata"].get("finalizers")
+    assert namespace.only_pod["status"]["phase"] == "Running"

@@ -28,7 +28,7 @@ use crate::telemetry::Metrics;
 
 pub use self::grpc::{Transport, TransportError, serve};
 pub use self::listener::ListenerError;
-pub use self::targets::{TargetError, own_machine};
+pub use self::targets::{TargetError, held_pods, own_machine};
 
 /// How long background tasks have to notice that they are to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);

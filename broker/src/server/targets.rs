@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::backend::pod::{Finalizer, PodBackend, PodSettings};
+use crate::backend::pod::{Finalizer, HeldPods, PodBackend, PodSettings};
 use crate::config::{Config, Credentials, SessionPolicy, Target, TargetKind};
+use crate::error::Error;
 use crate::execution::TargetName;
 use crate::identity::{self, Connection, IdentityError, eks};
 use crate::target::{self, Registry};
@@ -94,12 +95,30 @@ pub(super) async fn connect(
 ) -> Result<Registry, TargetError> {
     let mut targets = Vec::with_capacity(config.targets.len());
     for target in &config.targets {
-        let connection = tokio::time::timeout(CONNECT_LIMIT, identity(config, target))
-            .await
-            .map_err(|_| TargetError::Slow { target: target.name.clone() })??;
+        let connection = connection(config, target).await?;
         targets.push(start(config, target, connection, tasks, stop));
     }
     Ok(Registry::new(targets))
+}
+
+/// Looks for what an installation holds at each of these targets; none for all of them.
+pub async fn held_pods(
+    config: &Config,
+    names: &[TargetName],
+) -> Result<Vec<(TargetName, Result<HeldPods, Error>)>, TargetError> {
+    let mut held = Vec::new();
+    for target in config.targets.iter().filter(|target| names.is_empty() || names.contains(&target.name)) {
+        let connection = connection(config, target).await?;
+        let settings = settings(config, target, &connection);
+        held.push((target.name.clone(), HeldPods::find(settings, connection).await));
+    }
+    Ok(held)
+}
+
+async fn connection(config: &Config, target: &Target) -> Result<Connection, TargetError> {
+    tokio::time::timeout(CONNECT_LIMIT, identity(config, target))
+        .await
+        .map_err(|_| TargetError::Slow { target: target.name.clone() })?
 }
 
 async fn identity(config: &Config, target: &Target) -> Result<Connection, TargetError> {
@@ -179,19 +198,22 @@ fn start(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> target::Target {
-    let namespace = target.namespace.clone().unwrap_or_else(|| connection.namespace.clone());
-    let endpoint = connection.endpoint.clone();
+    let settings = settings(config, target, &connection);
+    let (namespace, endpoint) = (&settings.namespace, connection.endpoint.clone());
     let kind = target::Kind::from(target.kind);
     info!(target = %target.name, ?kind, namespace, endpoint, "a target");
-    let place = target.place(&namespace);
-    let settings = PodSettings {
+    let place = target.place(namespace);
+    let backend = PodBackend::start(settings, connection, tasks, stop);
+    target::Target { name: target.name.clone(), kind, place, backend }
+}
+
+fn settings(config: &Config, target: &Target, connection: &Connection) -> PodSettings {
+    PodSettings {
         instance: config.instance.clone(),
         target: target.name.clone(),
-        namespace,
+        namespace: target.namespace.clone().unwrap_or_else(|| connection.namespace.clone()),
         defaults: target.defaults(),
         result_image: target.result_image.clone(),
         finalizer: if target.finalizer { Finalizer::Keep } else { Finalizer::Off },
-    };
-    let backend = PodBackend::start(settings, connection, tasks, stop);
-    target::Target { name: target.name.clone(), kind, place, backend }
+    }
 }

@@ -318,6 +318,18 @@ async fn what_is_wrong_is_said_once_with_its_cause() {
 }
 
 #[tokio::test]
+async fn an_uninstall_says_what_it_cannot_do() {
+    let place = Place::new();
+    place.configure();
+    let unknown = place.output(&["uninstall", "--config", "c.toml", "--target", "other", "--yes"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no target other"));
+    let away = place.output(&["uninstall", "--config", "c.toml", "--yes"]).await;
+    assert_eq!(away.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&away.stdout).starts_with("t: passed over: "), "{away:?}");
+}
+
+#[tokio::test]
 async fn the_printed_example_is_the_file_and_completions_are_there() {
     let place = Place::new();
     let example = place.output(&["config", "example"]).await.stdout;

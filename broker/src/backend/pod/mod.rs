@@ -24,6 +24,7 @@ mod result;
 mod schedule;
 mod status;
 mod submit;
+mod uninstall;
 mod view;
 mod watch;
 
@@ -50,6 +51,8 @@ use crate::execution::{
     TargetName, Tenant, WatchOptions,
 };
 use crate::identity::{Connection, eks};
+
+pub use self::uninstall::HeldPods;
 
 /// Whether pods get the finalizer that keeps their outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
