@@ -175,8 +175,26 @@ def test_a_second_attempt_that_the_cluster_refuses_is_the_outcome(
     story = follow(client, execution.name, within=LONG)
 
     assert story.outcome.failure_class is FailureClass.ADMISSION_DENIED
+    assert "ATTEMPT_REFUSED" in story.notices
     assert "attempt 2 was refused" in story.outcome.message
     assert "evicted" in story.outcome.message
+    assert len(namespace.pods) == 1
+
+
+def test_a_first_pod_whose_manifest_was_damaged_is_the_last_one(
+    namespace: Namespace, client: Client, site: Site
+) -> None:
+    execution = client.submit(target=TARGET, execution_id="again", pod=FIRST_RUNS, policies=twice(2)).execution
+    follow_until(client, execution.name, says("ready", 1), within=LONG)
+    pod_name = execution.attempts[0].pod_name
+    damage = {"metadata": {"annotations": {"podbroker.io/manifest": "bm8gZ3ppcA=="}}}
+    site.core.patch_namespaced_pod(pod_name, namespace.name, damage)
+    evict(site, namespace, pod_name)
+
+    story = follow(client, execution.name, within=LONG)
+
+    assert story.outcome.failure_class is FailureClass.EVICTED
+    assert "ATTEMPT_REFUSED" in story.notices
     assert len(namespace.pods) == 1
 
 

@@ -66,7 +66,11 @@ pub(super) fn attempt(view: &View, state: State) -> Attempt {
 
 /// What a person should know about it now, most important first.
 pub(super) fn notice(view: &View) -> Option<Notice> {
-    if let Some(intent) = &view.cancel {
+    if let Some(refused) = &view.refused {
+        let message = format!("attempt {} cannot be made: {}", refused.number, refused.message);
+        return Some(Notice { code: "ATTEMPT_REFUSED", message, severity: Severity::Warning });
+    }
+    if let Some(intent) = view.stop.as_ref().or(view.cancel.as_ref()) {
         let because = if intent.reason.is_empty() { String::new() } else { format!(": {}", intent.reason) };
         let message = format!("{} asked for its end{because}", intent.by);
         return Some(Notice { code: "CANCEL_REQUESTED", message, severity: Severity::Info });

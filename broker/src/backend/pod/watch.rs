@@ -265,7 +265,7 @@ impl Watcher {
         let attempts = &mut self.following.attempts;
         let closed = self.closed;
         tokio::select! {
-            // What is known already is said before what is new, and a flood of lines does not hold back a state.
+            // What is known already is said before what is new, and a flood of lines holds back neither a state nor the end.
             biased;
             changed = attempts.changed(), if !closed => {
                 self.closed = changed.is_err();
@@ -273,7 +273,6 @@ impl Watcher {
                 Vec::new()
             }
             value = result => self.tell_result(value),
-            Some((key, item)) = self.readers.next(), if !self.open.is_empty() => self.tell_log(&key, item),
             () = tokio::time::sleep_until(drain_until), if self.outcome.is_some() => {
                 self.drained = true;
                 Vec::new()
@@ -282,6 +281,7 @@ impl Watcher {
                 self.has_news = true;
                 Vec::new()
             }
+            Some((key, item)) = self.readers.next(), if !self.open.is_empty() => self.tell_log(&key, item),
         }
     }
 
