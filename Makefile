@@ -16,8 +16,9 @@ VENV := $(OUT)/venv
 SITE := $(OUT)/site
 RUN := $(VENV)/bin/python
 
-# Clones share what cargo builds, and its last file has one name for all: take it before the next clone writes it.
-ALONE := flock $(CACHE)/build.lock
+# Clones share what cargo builds, and its last file has one name for all: take it before the next clone writes it. The lock is
+# not the one of the cluster's program, whose build takes many minutes.
+ALONE = mkdir -p $(CARGO_TARGET_DIR) && flock $(CARGO_TARGET_DIR)/take.lock
 
 export PODBROKER_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target

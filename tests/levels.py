@@ -50,7 +50,8 @@ ON_CLUSTER: Final = (sys.executable, "-m", "cluster", "run", "--")
 #: Tests of the identity chain. They share what a cluster has once, the doubles of AWS and the namespace of the shipped
 #: manifests, and wait for sessions to end, so they run one after another and take some minutes.
 IDENTITY: Final = tuple(
-    f"e2e/test_{name}.py" for name in ("identity", "identity_broker", "identity_checks", "manifests")
+    f"e2e/test_{name}.py"
+    for name in ("identity", "identity_broker", "identity_checks", "identity_secrets", "manifests")
 )
 LEVELS: Final = {
     "rust": Level(argv=("cargo", "test", "--locked", "--workspace", "--no-fail-fast"), folder=ROOT),

@@ -200,6 +200,8 @@ CASES: Final[list[tuple[Callable[[Chain], None], str]]] = [
     (no_workload_identity, "workload-identity"),
     (web_identity_not_trusted, "workload-identity"),
     (region_without_sts, "workload-identity"),
+    # The SDK takes AWS's time from its answers for its own requests, so nothing else would show it before the token.
+    (clock_skew, "workload-identity"),
     (no_trust, "role"),
     (wrong_external_id, "role"),
     (missing_tag_session, "role"),
@@ -213,8 +215,6 @@ CASES: Final[list[tuple[Callable[[Chain], None], str]]] = [
     (eks_throttles, "cluster"),
     (endpoint_unreachable, "connect"),
     (authority_changed, "connect"),
-    # The SDK takes AWS's time from its answers for its own requests; the token bears the machine's.
-    (clock_skew, "token"),
     (wrong_cluster_name_in_the_token, "token"),
     (no_access_entry, "token"),
     (token_too_long, "token"),

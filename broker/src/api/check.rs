@@ -14,8 +14,8 @@ use crate::backend::{Check, Verdict};
 use crate::error::Error;
 use crate::target::{Registry, Selector};
 
-/// What a backend would have walked.
-const REST: [&str; 4] = ["connect", "identity", "permission", "create"];
+/// What a backend would have walked at most; the kind of a target that was not found is not known.
+const REST: [&str; 7] = ["workload-identity", "role", "cluster", "connect", "token", "permission", "create"];
 
 /// The whole chain; an error only for a selector that means nothing or too much.
 pub(super) fn chain(
@@ -53,7 +53,8 @@ fn passed(link: &'static str, detail: String) -> Check {
 }
 
 fn skipped(link: &'static str) -> Check {
-    Check { link, subject: String::new(), verdict: Verdict::Skipped, detail: String::new() }
+    let detail = "not tried, because a link before it is broken".to_owned();
+    Check { link, subject: String::new(), verdict: Verdict::Skipped, detail }
 }
 
 /// The checks for the wire, given up when this replica goes away.

@@ -160,7 +160,8 @@ async fn a_check_answers_what_is_wrong_with_the_caller_and_goes_no_further() {
 
     for target in ["alpha", "gamma"] {
         let mut expected = vec![link("caller", Passed, false), link("target", Failed, true)];
-        expected.extend(["connect", "identity", "permission", "create"].map(|rest| link(rest, Skipped, false)));
+        let rest = ["workload-identity", "role", "cluster", "connect", "token", "permission", "create"];
+        expected.extend(rest.map(|rest| link(rest, Skipped, false)));
         assert_eq!(check(target).await, expected, "{target}");
     }
     let walked = ["caller", "target", "connect"].map(|passed| link(passed, Passed, false));

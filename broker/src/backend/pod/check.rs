@@ -41,12 +41,12 @@ pub(super) fn check(
                 yield check;
             }
         }
-        let connect = if whole { connect(&api).await } else { skipped("connect", "") };
+        let connect = if whole { connect(&api, chain.as_deref()).await } else { skipped("connect", "") };
         let connected = connect.verdict == Verdict::Passed;
         yield connect;
         let identity = match unusable {
             Some(link) => of_link(link),
-            None if connected => identity(&api, proof).await,
+            None if connected => identity(&api, proof, chain.as_deref()).await,
             None => skipped(proof, ""),
         };
         let identified = identity.verdict == Verdict::Passed;
@@ -87,7 +87,11 @@ fn causes(error: &ApiError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        let said = cause.to_string();
+        // Some layers repeat what is below them.
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
         source = cause.source();
     }
     text
@@ -109,7 +113,7 @@ fn of_link(link: Link) -> Check {
     }
 }
 
-async fn connect(api: &PodApi) -> Check {
+async fn connect(api: &PodApi, chain: Option<&Chain>) -> Check {
     match api.call(Method::GET, "/version", None).await {
         Ok(version) => {
             let version = version.get("gitVersion").and_then(Value::as_str).unwrap_or("of unknown version");
@@ -122,15 +126,28 @@ async fn connect(api: &PodApi) -> Check {
         Err(ApiError::Refused(status)) if status.code == 401 => {
             passed("connect", "", "the API server answers, and does not know us".to_owned())
         }
+        // The same, of an identity that it knew.
+        Err(error) if error.chain().is_some_and(|chain| chain.link == "token") => {
+            passed("connect", "", "the API server answers, and does not know us any more".to_owned())
+        }
         Err(error) => {
             let fix = "check the target's server address, its certificate authority, and that the broker may reach it \
                        (security groups, private endpoint, network policy)";
-            failed("connect", "", causes(&error), fix.to_owned())
+            let fix = fix_of(chain, &error).await.unwrap_or_else(|| fix.to_owned());
+            failed("connect", "", causes(&error), fix)
         }
     }
 }
 
-async fn identity(api: &PodApi, link: &'static str) -> Check {
+/// What the chain knows to do about a failed request.
+async fn fix_of(chain: Option<&Chain>, error: &ApiError) -> Option<String> {
+    match chain {
+        Some(chain) => chain.fix_of(error).await,
+        None => None,
+    }
+}
+
+async fn identity(api: &PodApi, link: &'static str, chain: Option<&Chain>) -> Check {
     let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     match api.call(Method::POST, path, Some(&review)).await {
@@ -145,7 +162,8 @@ async fn identity(api: &PodApi, link: &'static str) -> Check {
         }
         Err(error) => {
             let fix = "the API server could not say who we are; try again, then look at its log";
-            failed(link, "", causes(&error), fix.to_owned())
+            let fix = fix_of(chain, &error).await.unwrap_or_else(|| fix.to_owned());
+            failed(link, "", causes(&error), fix)
         }
     }
 }

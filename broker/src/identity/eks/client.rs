@@ -1,5 +1,5 @@
 //! The HTTP client of an EKS target: a token on each request, renewed once when it is refused, and the cluster described anew
-//! once when TLS fails.
+//! once when TLS fails or nobody is at the endpoint.
 //!
 //! Both repetitions are safe for every method: a request that was answered with 401, or whose handshake failed, was not carried
 //! out.
@@ -17,8 +17,8 @@ use tower::{BoxError, Service};
 use tracing::info;
 
 use super::super::client::{HttpClient, http_client};
-use super::cluster::Cluster;
-use super::{Chain, ChainError, Hope};
+use super::cluster::{Cluster, Doubt};
+use super::{Chain, ChainError, Hope, Trouble};
 
 /// A Kubernetes client that walks the chain for each request.
 pub(super) fn connect(chain: Arc<Chain>) -> kube::Client {
@@ -72,14 +72,38 @@ impl EksService {
                     token_renewed = Tried::Yes;
                     self.chain.tokens.refused(&token).await;
                 }
-                Ok(response) => return Ok(response),
-                Err(error) if is_certificate_trouble(&error) && cluster_doubted == Tried::No => {
-                    info!("TLS with the cluster failed; describing it anew");
-                    cluster_doubted = Tried::Yes;
-                    self.chain.clusters.doubt().await?;
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED => return self.refused(response),
+                Ok(response) => {
+                    if response.status().is_success() {
+                        self.chain.standing.taken();
+                    }
+                    return Ok(response);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    let doubt = doubt(&error).filter(|_| cluster_doubted == Tried::No);
+                    let Some(doubt) = doubt else { return Err(error.into()) };
+                    cluster_doubted = Tried::Yes;
+                    if self.chain.clusters.doubt(doubt).await? == line.cluster {
+                        return Err(error.into());
+                    }
+                    info!("the cluster is described differently now; trying once more");
+                }
             }
+        }
+    }
+
+    /// What a 401 to a fresh token means.
+    fn refused(&self, response: Response<Incoming>) -> Result<Response<Incoming>, BoxError> {
+        match self.chain.standing.refused() {
+            Hope::Lasting => Ok(response),
+            Hope::Passing => Err(ChainError {
+                link: "token",
+                trouble: Trouble::Refused,
+                what: "the cluster answers 401 to a fresh token of a role that it took before".to_owned(),
+                hope: Hope::Passing,
+                source: None,
+            }
+            .into()),
         }
     }
 
@@ -91,6 +115,7 @@ impl EksService {
         }
         let broken = |what: &str, source: BoxError| ChainError {
             link: "cluster",
+            trouble: Trouble::Address,
             what: what.to_owned(),
             hope: Hope::Lasting,
             source: Some(source),
@@ -121,8 +146,19 @@ fn at(endpoint: &str, uri: &Uri) -> Result<Uri, http::uri::InvalidUri> {
     format!("{}{path}", endpoint.trim_end_matches('/')).parse()
 }
 
+/// What a failed request says of the cluster's description.
+fn doubt(error: &hyper_util::client::legacy::Error) -> Option<Doubt> {
+    if is_certificate_trouble(error) {
+        Some(Doubt::Tls)
+    } else if error.is_connect() {
+        Some(Doubt::Connect)
+    } else {
+        None
+    }
+}
+
 /// The peer's certificate was not accepted, by what rustls says somewhere in the chain of causes.
-fn is_certificate_trouble(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(super) fn is_certificate_trouble(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref::<rustls::Error>() {
         return true;
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::SdkConfig;
-use aws_sdk_eks::error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError};
+use aws_sdk_eks::error::SdkError;
 use aws_sdk_eks::operation::describe_cluster::DescribeClusterError;
 use aws_sdk_eks::types::ClusterStatus;
 use base64::Engine as _;
@@ -18,17 +18,23 @@ use tokio::sync::Mutex as AsyncMutex;
 use tracing::{info, warn};
 use x509_cert::der::Decode as _;
 
-use super::session::{RoleSession, SessionProvider, is_throttling};
-use super::{ChainError, EksSettings, Hope};
+use super::failure::{self, Failure};
+use super::session::{RoleSession, SessionProvider};
+use super::{ChainError, EksSettings, Hope, Trouble};
 
-/// How long an answer is taken as it is.
-const TTL: Duration = Duration::from_mins(10);
+/// How long an answer is taken as it is. A cluster keeps its endpoint, and a new authority shows by a TLS failure, so this is
+/// only for what nobody has thought of.
+const TTL: Duration = Duration::from_hours(4);
 
 /// After a failure the next try is so much later, while the last answer serves.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// After a TLS failure the cluster is described anew, but not more often than this.
 const DOUBT_AFTER: Duration = Duration::from_secs(5);
+
+/// The same after a failure to connect: most are outages of the way, but a cluster that was made anew under its old name has
+/// another endpoint.
+const LOOK_AFTER: Duration = Duration::from_mins(10);
 
 /// What is known of a cluster.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +56,29 @@ impl Cluster {
         });
         ends.collect::<Option<Vec<_>>>()?.into_iter().min()
     }
+
+    /// The authorities by their names and ends.
+    pub(super) fn authorities_named(&self) -> String {
+        let names = self.authorities.iter().map(|der| {
+            let Ok(certificate) = x509_cert::Certificate::from_der(der) else {
+                return "one that cannot be read".to_owned();
+            };
+            let facts = certificate.tbs_certificate();
+            let end = jiff::Timestamp::try_from(facts.validity().not_after.to_system_time());
+            let end = end.map_or_else(|_| "an unknown day".to_owned(), |end| end.strftime("%Y-%m-%d").to_string());
+            format!("{}, valid until {end}", facts.subject())
+        });
+        names.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Why what is known of a cluster may be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Its certificate is not vouched for by the authorities.
+    Tls,
+    /// Nobody is at the endpoint.
+    Connect,
 }
 
 /// The cluster of one target.
@@ -91,14 +120,18 @@ impl Clusters {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
     }
 
-    /// The cluster as it was described within ten minutes, or as far as it can be known.
+    /// The cluster as it was described within some hours, or as far as it can be known.
     pub(super) async fn get(&self) -> Result<Arc<Cluster>, ChainError> {
         self.get_asked_after(None).await
     }
 
-    /// The cluster as it is now, since what was known has led into a TLS failure.
-    pub(super) async fn doubt(&self) -> Result<Arc<Cluster>, ChainError> {
-        self.get_asked_after(Instant::now().checked_sub(DOUBT_AFTER)).await
+    /// The cluster as it is now, since what was known has led into a failure.
+    pub(super) async fn doubt(&self, why: Doubt) -> Result<Arc<Cluster>, ChainError> {
+        let age = match why {
+            Doubt::Tls => DOUBT_AFTER,
+            Doubt::Connect => LOOK_AFTER,
+        };
+        self.get_asked_after(Instant::now().checked_sub(age)).await
     }
 
     async fn get_asked_after(&self, moment: Option<Instant>) -> Result<Arc<Cluster>, ChainError> {
@@ -145,17 +178,19 @@ impl Clusters {
             .send()
             .await
             .map_err(|error| describe_error(name, &self.settings.region, &error))?;
-        let cluster = answer.cluster().ok_or_else(|| failure(Hope::Passing, "EKS gave no cluster", None))?;
+        let cluster =
+            answer.cluster().ok_or_else(|| broken(Trouble::EksAway, Hope::Passing, "EKS gave no cluster", None))?;
         let status = cluster.status().cloned().unwrap_or(ClusterStatus::from("UNKNOWN"));
         let (Some(endpoint), Some(authority)) =
             (cluster.endpoint(), cluster.certificate_authority().and_then(|authority| authority.data()))
         else {
             let hope = if status == ClusterStatus::Creating { Hope::Passing } else { Hope::Lasting };
             let what = format!("the cluster {name} has no endpoint: its status is {status} and not ACTIVE");
-            return Err(failure(hope, what, None));
+            return Err(broken(Trouble::NotActive, hope, what, None));
         };
         let pem = BASE64_STANDARD.decode(authority).map_err(|error| {
-            failure(Hope::Lasting, "the cluster's certificate authority is not base64", Some(error.into()))
+            let what = "the cluster's certificate authority is not base64";
+            broken(Trouble::Address, Hope::Lasting, what, Some(error.into()))
         })?;
         let authorities = certificates(&pem)?;
         info!(
@@ -173,55 +208,49 @@ fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, ChainError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let certificates: Vec<Vec<u8>> = parsed
         .map_err(|error| {
-            failure(Hope::Lasting, "the cluster's certificate authority is not PEM", Some(error.to_string().into()))
+            let what = "the cluster's certificate authority is not PEM";
+            broken(Trouble::Address, Hope::Lasting, what, Some(error.to_string().into()))
         })?
         .into_iter()
         .map(|certificate| certificate.to_vec())
         .collect();
     if certificates.is_empty() {
-        return Err(failure(Hope::Lasting, "the cluster's certificate authority holds no certificate", None));
+        let what = "the cluster's certificate authority holds no certificate";
+        return Err(broken(Trouble::Address, Hope::Lasting, what, None));
     }
     Ok(certificates)
 }
 
-fn failure(
+fn broken(
+    trouble: Trouble,
     hope: Hope,
     what: impl Into<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 ) -> ChainError {
-    ChainError { link: "cluster", what: what.into(), hope, source }
+    ChainError { link: "cluster", trouble, what: what.into(), hope, source }
 }
 
 fn describe_error(name: &str, region: &str, error: &SdkError<DescribeClusterError>) -> ChainError {
-    let code = error.as_service_error().and_then(|service| service.code()).unwrap_or_default().to_owned();
-    let said = error.as_service_error().and_then(|service| service.message()).unwrap_or_default().to_owned();
     // The session's own failure is the cause that matters, and it names its own link.
-    if let Some(chain) = chain_error(error) {
-        return chain;
+    if let Some(ChainError { link, trouble, what, hope, source }) = failure::find(error) {
+        let source = source.as_ref().map(|source| source.to_string().into());
+        return ChainError { link, trouble: *trouble, what: what.clone(), hope: *hope, source };
     }
-    let (what, hope) = match (error, code.as_str()) {
-        (_, "AccessDeniedException" | "AccessDenied") => {
-            (format!("not allowed to describe the cluster {name}: {said}"), Hope::Lasting)
-        }
-        (_, "ResourceNotFoundException") => (format!("there is no cluster {name} in {region}"), Hope::Lasting),
-        (SdkError::ServiceError(service), _) if service.raw().status().as_u16() < 500 && !is_throttling(&code) => {
-            (format!("EKS refuses to describe {name}: {code} {said}"), Hope::Lasting)
-        }
-        _ => (format!("EKS does not answer for {name}"), Hope::Passing),
+    let (trouble, hope, what) = match failure::of_call(error) {
+        Failure::Unsigned(unsigned) => return failure::without_base(unsigned),
+        Failure::Away(why) => (Trouble::EksAway, Hope::Passing, format!("EKS does not answer for {name}: {why}")),
+        Failure::Refused { code, said } => match code.as_str() {
+            "AccessDeniedException" | "AccessDenied" => {
+                (Trouble::Describe, Hope::Lasting, format!("not allowed to describe the cluster {name}: {said}"))
+            }
+            "ResourceNotFoundException" => {
+                (Trouble::NoCluster, Hope::Lasting, format!("there is no cluster {name} in {region}"))
+            }
+            _ => {
+                let said = failure::sentence(&code, &said);
+                (Trouble::Address, Hope::Lasting, format!("EKS refuses to describe {name}: {said}"))
+            }
+        },
     };
-    let source = DisplayErrorContext(error).to_string();
-    failure(hope, what, Some(source.into()))
-}
-
-/// The failure of the role session inside of an error of the SDK.
-fn chain_error(error: &SdkError<DescribeClusterError>) -> Option<ChainError> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(ChainError { link, what, hope, source }) = error.downcast_ref() {
-            let source = source.as_ref().map(|source| source.to_string().into());
-            return Some(ChainError { link, what: what.clone(), hope: *hope, source });
-        }
-        cause = error.source();
-    }
-    None
+    broken(trouble, hope, what, failure::request(error))
 }

@@ -13,10 +13,13 @@
 
 mod base;
 mod client;
+mod clock;
 mod cluster;
 mod explain;
+mod failure;
 mod partition;
 mod session;
+mod standing;
 mod token;
 
 use std::collections::BTreeMap;
@@ -29,9 +32,12 @@ use thiserror::Error;
 pub use base::CredentialsMode;
 pub use explain::{LINKS, Link};
 pub use partition::{RegionError, StsEndpoint};
+pub use token::{Audience, EksToken, presign};
 
+use self::clock::AwsClock;
 use self::cluster::{Cluster, Clusters};
 use self::session::RoleSession;
+use self::standing::Record;
 use self::token::Tokens;
 use super::Connection;
 
@@ -95,12 +101,47 @@ pub struct FixedCluster {
 pub struct ChainError {
     /// The link's name, as `podbroker check` has it.
     pub link: &'static str,
+    /// What is to be mended.
+    pub trouble: Trouble,
     /// What is wrong there.
     pub what: String,
     /// Whether time may mend it.
     pub hope: Hope,
     /// What AWS or the network said.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What is to be mended at a broken link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The broker is nobody to AWS.
+    NoCredentials,
+    /// The role does not let the broker in.
+    Trust,
+    /// The role takes no session with tags.
+    Tags,
+    /// The role takes no source identity.
+    SourceIdentity,
+    /// The region's STS is switched off.
+    RegionOff,
+    /// The request for a session is not valid.
+    Request,
+    /// STS does not answer.
+    StsAway,
+    /// The role may not describe the cluster.
+    Describe,
+    /// There is no such cluster.
+    NoCluster,
+    /// The cluster is there and not ready.
+    NotActive,
+    /// EKS does not answer.
+    EksAway,
+    /// Endpoint or authorities are not usable.
+    Address,
+    /// The token cannot be made.
+    Unmade,
+    /// The cluster refuses the token.
+    Refused,
 }
 
 /// Whether time may mend a broken link.
@@ -132,10 +173,15 @@ pub async fn aws(mode: CredentialsMode, region: &str) -> SdkConfig {
 pub fn eks(aws: &SdkConfig, mode: CredentialsMode, settings: EksSettings) -> Result<Connection, super::IdentityError> {
     let settings = Arc::new(settings);
     let host = partition::sts_host(&settings.region, settings.sts).map_err(super::IdentityError::Region)?;
-    let session = Arc::new(RoleSession::new(aws, Arc::clone(&settings)));
+    let clock = AwsClock::default();
+    let config = aws_sdk_sts::config::Builder::from(aws).interceptor(clock.clone()).build();
+    let sts = aws_sdk_sts::Client::from_conf(config);
+    let session = Arc::new(RoleSession::new(aws, sts.clone(), Arc::clone(&settings)));
     let tokens = Arc::new(Tokens::new(Arc::clone(&session), &settings, host));
     let clusters = Arc::new(Clusters::new(aws, &session, Arc::clone(&settings)));
-    let chain = Arc::new(Chain { aws: aws.clone(), mode, settings: Arc::clone(&settings), session, clusters, tokens });
+    let standing = Record::default();
+    let chain =
+        Arc::new(Chain { sts, clock, mode, settings: Arc::clone(&settings), session, clusters, tokens, standing });
     let endpoint = match &settings.fixed {
         Some(fixed) => fixed.endpoint.clone(),
         None => format!("EKS cluster {} in {}", settings.cluster, settings.region),
@@ -146,12 +192,14 @@ pub fn eks(aws: &SdkConfig, mode: CredentialsMode, settings: EksSettings) -> Res
 
 /// The links of one target, alive.
 pub struct Chain {
-    aws: SdkConfig,
+    sts: aws_sdk_sts::Client,
+    clock: AwsClock,
     mode: CredentialsMode,
     settings: Arc<EksSettings>,
     session: Arc<RoleSession>,
     clusters: Arc<Clusters>,
     tokens: Arc<Tokens>,
+    standing: Record,
 }
 
 impl Chain {

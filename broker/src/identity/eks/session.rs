@@ -10,13 +10,14 @@ use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
-use aws_sdk_sts::error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError};
+use aws_sdk_sts::error::SdkError;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::types::Tag;
 use tokio::sync::Mutex as AsyncMutex;
 use tracing::{info, warn};
 
-use super::{ChainError, EksSettings, Hope, RoleSettings, SessionPolicy};
+use super::failure::{self, Failure, Unsigned};
+use super::{ChainError, EksSettings, Hope, RoleSettings, SessionPolicy, Trouble};
 
 /// Renewed when less is left, so that an outage of STS of that length is not noticed by anybody.
 const RENEW_BEFORE: Duration = Duration::from_mins(20);
@@ -57,9 +58,9 @@ impl Session {
 }
 
 impl RoleSession {
-    pub(super) fn new(aws: &SdkConfig, settings: Arc<EksSettings>) -> Self {
+    pub(super) fn new(aws: &SdkConfig, sts: aws_sdk_sts::Client, settings: Arc<EksSettings>) -> Self {
         Self {
-            sts: aws_sdk_sts::Client::new(aws),
+            sts,
             base: aws.credentials_provider(),
             settings,
             current: Mutex::new(None),
@@ -85,12 +86,14 @@ impl RoleSession {
         self.session().await.map(|session| (session.arn, session.credentials.expiry()))
     }
 
-    /// A cluster refused what was signed with it: the next request assumes the role anew, unless that was just done.
+    /// A cluster refused what was signed with it: the next request assumes the role anew, unless that was just done. While STS
+    /// is away the session stays: it may be the cluster that cannot ask STS either.
     pub(super) async fn doubt(&self) {
         let _assuming = self.assuming.lock().await;
+        let now = SystemTime::now();
         let is_old = |session: &Session| session.made_at.elapsed().is_ok_and(|age| age > BLAMELESS);
-        if self.current().is_some_and(|session| is_old(&session)) {
-            self.set(None);
+        if let Some(session) = self.current().filter(|session| is_old(session) && now < session.renew_at) {
+            self.set(Some(Session { renew_at: now, ..session }));
         }
     }
 
@@ -129,8 +132,10 @@ impl RoleSession {
     }
 
     async fn base_credentials(&self) -> Result<Session, ChainError> {
-        let provider = self.base.as_ref().ok_or_else(|| no_base("no credentials are configured", None))?;
-        let credentials = provider.provide_credentials().await.map_err(|error| base_error(&error))?;
+        let missing = || failure::without_base(Unsigned::Missing("none are configured".to_owned()));
+        let provider = self.base.as_ref().ok_or_else(missing)?;
+        let came = provider.provide_credentials().await;
+        let credentials = came.map_err(|error| failure::without_base(failure::of_credentials(&error)))?;
         let now = SystemTime::now();
         let renew_at = renew_at(now, credentials.expiry());
         Ok(Session { credentials, arn: String::new(), renew_at, made_at: now })
@@ -140,6 +145,7 @@ impl RoleSession {
         let tags = role.tags.iter().map(|(key, value)| {
             Tag::builder().key(key).value(value).build().map_err(|error| ChainError {
                 link: "role",
+                trouble: Trouble::Request,
                 what: "a session tag is not valid".to_owned(),
                 hope: Hope::Lasting,
                 source: Some(error.into()),
@@ -161,7 +167,13 @@ impl RoleSession {
             .await
             .map_err(|error| assume_error(role, &error))?;
         let now = SystemTime::now();
-        let broken = |what: &str| ChainError { link: "role", what: what.to_owned(), hope: Hope::Passing, source: None };
+        let broken = |what: &str| ChainError {
+            link: "role",
+            trouble: Trouble::StsAway,
+            what: what.to_owned(),
+            hope: Hope::Passing,
+            source: None,
+        };
         let keys = answer.credentials().ok_or_else(|| broken("STS gave no credentials"))?;
         let expiry = SystemTime::try_from(*keys.expiration()).map_err(|_| broken("STS gave no expiry"))?;
         let credentials = Credentials::new(
@@ -201,71 +213,49 @@ fn renew_at(now: SystemTime, expiry: Option<SystemTime>) -> SystemTime {
     expiry - RENEW_BEFORE.min(life / 3)
 }
 
-fn no_base(what: &str, source: Option<Box<dyn std::error::Error + Send + Sync>>) -> ChainError {
-    ChainError { link: "workload-identity", what: what.to_owned(), hope: Hope::Lasting, source }
-}
-
-/// The base credentials did not come.
-pub(super) fn base_error(error: &CredentialsError) -> ChainError {
-    let (what, hope) = match error {
-        CredentialsError::CredentialsNotLoaded(_) => ("the broker has no AWS credentials", Hope::Lasting),
-        CredentialsError::InvalidConfiguration(_) => {
-            ("the broker's AWS credentials are not set up right", Hope::Lasting)
-        }
-        CredentialsError::ProviderTimedOut(_) => ("the broker's AWS credentials did not come in time", Hope::Passing),
-        _ => ("the broker's AWS credentials cannot be had", Hope::Passing),
-    };
-    let text = DisplayErrorContext(error).to_string();
-    ChainError { link: "workload-identity", what: what.to_owned(), hope, source: Some(text.into()) }
-}
-
 fn assume_error(role: &RoleSettings, error: &SdkError<AssumeRoleError>) -> ChainError {
     let arn = &role.arn;
-    let code = error.as_service_error().and_then(|service| service.code()).unwrap_or_default().to_owned();
-    let said = error.as_service_error().and_then(|service| service.message()).unwrap_or_default().to_owned();
-    let (link, what, hope) = match (error, code.as_str()) {
-        (_, "AccessDenied") => ("role", format!("not allowed to assume {arn}: {said}"), Hope::Lasting),
-        (_, "InvalidClientTokenId" | "UnrecognizedClientException" | "SignatureDoesNotMatch") => {
-            ("workload-identity", format!("AWS does not know the broker's own credentials: {said}"), Hope::Lasting)
+    let (code, said) = match failure::of_call(error) {
+        Failure::Unsigned(unsigned) => return failure::without_base(unsigned),
+        Failure::Away(why) => {
+            let what = format!("STS does not answer for {arn}: {why}");
+            return ChainError {
+                link: "role",
+                trouble: Trouble::StsAway,
+                what,
+                hope: Hope::Passing,
+                source: failure::request(error),
+            };
         }
-        (_, "ExpiredToken" | "ExpiredTokenException") => {
-            ("workload-identity", format!("the broker's own credentials have expired: {said}"), Hope::Lasting)
-        }
-        (_, "RegionDisabledException") => {
-            ("role", format!("STS is switched off in the region for that account: {said}"), Hope::Lasting)
-        }
-        (
-            _,
-            "PackedPolicyTooLarge" | "PackedPolicyTooLargeException" | "MalformedPolicyDocument" | "ValidationError",
-        ) => ("role", format!("STS refuses the request for {arn}: {said}"), Hope::Lasting),
-        (SdkError::ServiceError(service), _) if service.raw().status().as_u16() < 500 && !is_throttling(&code) => {
-            ("role", format!("STS refuses to assume {arn}: {code} {said}"), Hope::Lasting)
-        }
-        // The base credentials are fetched inside of this call.
-        (SdkError::ConstructionFailure(_), _) => ("role", format!("cannot ask to assume {arn}"), Hope::Lasting),
-        (SdkError::DispatchFailure(failure), _) if !failure.is_io() && !failure.is_timeout() => {
-            // The request for a web identity's session is inside; its outages are an outage of STS like any other.
-            let text = DisplayErrorContext(error).to_string();
-            let passing = [
-                "ServiceUnavailable",
-                "Throttling",
-                "InternalFailure",
-                "IDPCommunicationError",
-                "dispatch failure: io",
-                "timeout",
-            ];
-            let hope = if passing.iter().any(|word| text.contains(word)) { Hope::Passing } else { Hope::Lasting };
-            ("workload-identity", "the broker's AWS credentials cannot be had".to_owned(), hope)
-        }
-        _ => ("role", format!("STS does not answer for {arn}"), Hope::Passing),
+        Failure::Refused { code, said } => (code, said),
     };
-    let source = DisplayErrorContext(error).to_string();
-    ChainError { link, what, hope, source: Some(source.into()) }
-}
-
-/// STS asks for patience.
-pub(super) fn is_throttling(code: &str) -> bool {
-    matches!(code, "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException")
+    let (link, trouble, what) = match code.as_str() {
+        // What is missing has no code of its own.
+        "AccessDenied" => {
+            let trouble = match &said {
+                said if said.contains("sts:TagSession") => Trouble::Tags,
+                said if said.contains("sts:SetSourceIdentity") => Trouble::SourceIdentity,
+                _ => Trouble::Trust,
+            };
+            ("role", trouble, format!("not allowed to assume {arn}: {said}"))
+        }
+        "InvalidClientTokenId" | "UnrecognizedClientException" | "SignatureDoesNotMatch" => (
+            "workload-identity",
+            Trouble::NoCredentials,
+            format!("AWS does not know the broker's own credentials: {said}"),
+        ),
+        "ExpiredToken" | "ExpiredTokenException" => {
+            ("workload-identity", Trouble::NoCredentials, format!("the broker's own credentials have expired: {said}"))
+        }
+        "RegionDisabledException" => {
+            ("role", Trouble::RegionOff, format!("STS is switched off in the region for that account: {said}"))
+        }
+        "PackedPolicyTooLarge" | "PackedPolicyTooLargeException" | "MalformedPolicyDocument" | "ValidationError" => {
+            ("role", Trouble::Request, format!("STS refuses the request for {arn}: {said}"))
+        }
+        _ => ("role", Trouble::Request, format!("STS refuses to assume {arn}: {}", failure::sentence(&code, &said))),
+    };
+    ChainError { link, trouble, what, hope: Hope::Lasting, source: failure::request(error) }
 }
 
 /// The session for the SDK's clients.

@@ -15,7 +15,7 @@ use http::HeaderValue;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::session::RoleSession;
-use super::{ChainError, EksSettings, Hope};
+use super::{ChainError, EksSettings, Hope, Trouble};
 
 const PREFIX: &str = "k8s-aws-v1.";
 
@@ -43,16 +43,17 @@ const PARAMETERS: [&str; 9] = [
 
 /// What a token is for.
 #[derive(Debug, Clone)]
-pub(super) struct Audience {
-    pub(super) region: String,
+pub struct Audience {
+    /// The region of the STS host.
+    pub region: String,
     /// The STS host of the region.
-    pub(super) host: String,
+    pub host: String,
     /// The cluster's name, which is signed and not in the URL.
-    pub(super) cluster: String,
+    pub cluster: String,
 }
 
 /// A bearer token, ready for a request.
-pub(super) struct EksToken {
+pub struct EksToken {
     header: HeaderValue,
     /// Not used after this.
     pub(super) good_until: SystemTime,
@@ -73,8 +74,8 @@ impl std::fmt::Debug for EksToken {
     }
 }
 
-/// Makes a token.
-pub(super) fn presign(credentials: &Credentials, audience: &Audience, now: SystemTime) -> Result<EksToken, ChainError> {
+/// Makes a token; its life is bounded by that of the credentials.
+pub fn presign(credentials: &Credentials, audience: &Audience, now: SystemTime) -> Result<EksToken, ChainError> {
     let url = presigned_url(credentials, audience, now).map_err(|source| lasting("cannot sign a token", source))?;
     verify(&url, audience).map_err(|what| lasting(what, "a rule of the verifier"))?;
     let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&url));
@@ -96,7 +97,13 @@ pub(super) fn presign(credentials: &Credentials, audience: &Audience, now: Syste
 }
 
 fn lasting(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ChainError {
-    ChainError { link: "token", what: what.into(), hope: Hope::Lasting, source: Some(source.into()) }
+    ChainError {
+        link: "token",
+        trouble: Trouble::Unmade,
+        what: what.into(),
+        hope: Hope::Lasting,
+        source: Some(source.into()),
+    }
 }
 
 fn presigned_url(
