@@ -114,6 +114,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Somebody of the group has to end first.
+    #[error("the execution {name} of the group has to end first; it was told to")]
+    GroupBusy {
+        /// Its name.
+        name: String,
+    },
     /// The target's credentials are refused.
     #[error("the credentials of the target {target} are refused at {link}")]
     CredentialsRefused {

@@ -13,7 +13,7 @@ use crate::checks::Checks;
 use crate::convert;
 use crate::error::to_exception;
 use crate::process::{Owned, Process};
-use crate::request::{self, Arguments, Policies, Target};
+use crate::request::{self, Arguments, Group, Policies, Target};
 use crate::watch::Watch;
 
 /// A client of one broker. Its connections are made, and after a fork made anew, when they are needed.
@@ -79,8 +79,8 @@ impl Client {
         drop(self.shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    #[pyo3(signature = (*, target, execution_id, pod, submit_before, labels, policies, required_features, validate_only,
-        must_exist))]
+    #[pyo3(signature = (*, target, execution_id, pod, submit_before, labels, policies, group, required_features,
+        validate_only, must_exist))]
     #[expect(clippy::too_many_arguments, reason = "the keyword arguments of Python")]
     fn submit(
         slf: Py<Self>,
@@ -90,6 +90,7 @@ impl Client {
         submit_before: Option<Bound<'_, PyAny>>,
         labels: HashMap<String, String>,
         policies: Option<Policies>,
+        group: Option<Group<'_>>,
         required_features: Vec<String>,
         validate_only: bool,
         must_exist: bool,
@@ -103,7 +104,7 @@ impl Client {
             workload: Some(proto::Workload { workload: Some(proto::workload::Workload::Pod(pod)) }),
             labels: labels.into_iter().collect(),
             policies: policies.map(TryInto::try_into).transpose()?,
-            group: None,
+            group: group.map(TryInto::try_into).transpose()?,
             required_features,
             validate_only,
             must_exist,

@@ -42,7 +42,9 @@ fn class_of(error: &Error) -> &'static str {
         "CREDENTIALS_REFUSED" => "CredentialsError",
         "QUOTA" => "QuotaError",
         "UNSUPPORTED_FEATURE" => "UnsupportedError",
-        "OVERLOADED" | "BACKEND_UNAVAILABLE" | "CREDENTIALS_UNAVAILABLE" | "DRAINING" => "UnavailableError",
+        "OVERLOADED" | "BACKEND_UNAVAILABLE" | "CREDENTIALS_UNAVAILABLE" | "GROUP_BUSY" | "DRAINING" => {
+            "UnavailableError"
+        }
         "INTERNAL" => "BrokerError",
         // No reason, or one that this client is too old to know: the code says which reaction fits.
         _ => class_of_code(error.code),

@@ -97,6 +97,28 @@ impl TryFrom<Policies> for proto::Policies {
     }
 }
 
+/// `podbroker.Group`.
+#[derive(FromPyObject)]
+#[expect(clippy::struct_field_names, reason = "the attributes of the Python class")]
+pub(crate) struct Group<'py> {
+    group_id: String,
+    action: String,
+    not_before: Option<Bound<'py, PyAny>>,
+}
+
+impl TryFrom<Group<'_>> for proto::Group {
+    type Error = PyErr;
+
+    fn try_from(group: Group<'_>) -> PyResult<Self> {
+        let action = word(Some(&group.action), "GROUP_ACTION_", proto::GroupAction::from_str_name)?;
+        Ok(Self {
+            group_id: group.group_id,
+            action: action.unwrap_or_default().into(),
+            not_before: group.not_before.map(|time| timestamp("not_before", &time)).transpose()?,
+        })
+    }
+}
+
 /// The states of a list's filter, from their names.
 pub(crate) fn states(names: Vec<String>) -> PyResult<Vec<i32>> {
     let state = |name: String| {

@@ -54,6 +54,8 @@ pub(super) fn row(error: &Error) -> Row {
             Refusal::Quota => after(Code::ResourceExhausted, "QUOTA", 30),
         },
         Error::ClaimSuperseded { .. } => never(Code::FailedPrecondition, "CLAIM_SUPERSEDED"),
+        // A pod that is told to end takes its grace to do so.
+        Error::GroupBusy { .. } => after(Code::Unavailable, "GROUP_BUSY", 2),
         Error::CredentialsRefused { .. } => never(Code::FailedPrecondition, "CREDENTIALS_REFUSED"),
         Error::CredentialsUnavailable { .. } => after(Code::Unavailable, "CREDENTIALS_UNAVAILABLE", 5),
         Error::Backend { .. } => after(Code::Unavailable, "BACKEND_UNAVAILABLE", 2),

@@ -8,6 +8,7 @@ mod cancel;
 mod check;
 mod follow;
 mod get;
+mod group;
 mod info;
 mod json;
 mod list;
@@ -82,7 +83,7 @@ pub(crate) enum Format {
 /// What to ask of the broker.
 #[derive(Subcommand, Debug)]
 pub(crate) enum ClientCommand {
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     Logs(logs::LogsArgs),
     Get(get::GetArgs),
     List(list::ListArgs),
@@ -100,7 +101,7 @@ pub(crate) async fn run(command: ClientCommand, args: ClientArgs) -> ExitCode {
     let done = match connect(args) {
         Err(error) => Err(error),
         Ok(client) => match command {
-            ClientCommand::Run(args) => Box::pin(run::run(&client, args, &mut screen)).await,
+            ClientCommand::Run(args) => Box::pin(run::run(&client, *args, &mut screen)).await,
             ClientCommand::Logs(args) => logs::run(&client, args, &mut screen).await,
             ClientCommand::Get(args) => get::run(&client, args, &mut screen).await,
             ClientCommand::List(args) => list::run(&client, args, &mut screen).await,

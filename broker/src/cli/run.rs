@@ -9,6 +9,7 @@ use podbroker_client::{Client, proto};
 use serde_json::Value;
 
 use super::follow::{Prefix, Show, Talk, Times};
+use super::group::GroupArgs;
 use super::manifest::{self, Container, Start};
 use super::parse::{duration, pair, short_name};
 use super::screen::Screen;
@@ -77,6 +78,8 @@ pub(crate) struct RunArgs {
     /// A label for `podbroker list`; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
+    #[command(flatten)]
+    group: GroupArgs,
     /// Print the value that the pod writes to /airflow/xcom/return.json, after its lines
     #[arg(long)]
     result: bool,
@@ -289,6 +292,7 @@ impl RunArgs {
             workload: Some(proto::Workload { workload: Some(proto::workload::Workload::Pod(pod)) }),
             labels: self.label.iter().cloned().collect(),
             policies: Some(self.policies()),
+            group: self.group.group(),
             ..Default::default()
         }
     }
@@ -342,6 +346,7 @@ mod tests {
         assert_eq!(manifest["metadata"]["name"], "n");
         assert_eq!(manifest["spec"]["containers"][0]["command"], serde_json::json!(["echo", "-n", "hi"]));
         let request = args.request("t", "e", &manifest);
+        assert_eq!(request.group, None);
         assert_eq!(request.labels, [("k".to_owned(), "v".to_owned())].into());
         let policies = request.policies.unwrap();
         assert_eq!(policies.deadlines.unwrap().run.unwrap().seconds, 3600);

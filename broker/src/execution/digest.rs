@@ -2,8 +2,9 @@
 //!
 //! Version 1 is SHA-256 over `podbroker-spec-v1`, a newline, and the request as JSON without spaces, the keys of every
 //! object in the order of their bytes: `{"labels":..,"manifest":..,"policies":..}` as the caller sent them, before any
-//! default is applied. Left out, because a caller that repeats itself may say them differently: `metadata.name` and
-//! `metadata.generateName` (replaced anyway), `submit_before`, `required_features` and the way of submitting.
+//! default is applied, with `"group":..`, its id, when there is one. Left out, because a caller that repeats itself may say
+//! them differently: `metadata.name` and `metadata.generateName` (replaced anyway), `submit_before`, `required_features`, the
+//! way of submitting and what is done about others of the group.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,20 +12,24 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::PolicyRequest;
+use super::{GroupId, PolicyRequest};
 
 /// The digest as 64 lower-case hex digits.
 pub fn spec_digest(
     manifest: &Map<String, Value>,
     labels: &BTreeMap<String, String>,
     policies: &PolicyRequest,
+    group: Option<&GroupId>,
 ) -> String {
     let mut manifest = manifest.clone();
     if let Some(Value::Object(metadata)) = manifest.get_mut("metadata") {
         metadata.remove("name");
         metadata.remove("generateName");
     }
-    let request = serde_json::json!({ "labels": labels, "manifest": manifest, "policies": policies });
+    let mut request = serde_json::json!({ "labels": labels, "manifest": manifest, "policies": policies });
+    if let Some(group) = group {
+        request["group"] = Value::from(group.as_str());
+    }
     let mut text = String::from("podbroker-spec-v1\n");
     canonical(&mut text, &request);
     sha256_hex(text.as_bytes())
@@ -75,7 +80,17 @@ mod tests {
     use super::*;
 
     fn digest(manifest: &str) -> String {
-        spec_digest(&serde_json::from_str(manifest).unwrap(), &BTreeMap::new(), &PolicyRequest::default())
+        spec_digest(&serde_json::from_str(manifest).unwrap(), &BTreeMap::new(), &PolicyRequest::default(), None)
+    }
+
+    #[test]
+    fn the_group_counts() {
+        let digest = |group: Option<&str>| {
+            let group = group.map(|id| id.parse().unwrap());
+            spec_digest(&Map::new(), &BTreeMap::new(), &PolicyRequest::default(), group.as_ref())
+        };
+        assert_ne!(digest(None), digest(Some("a")));
+        assert_ne!(digest(Some("a")), digest(Some("b")));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Names: of an installation, a tenant, a target and an execution, and the object names made of them.
 //!
-//! The pod's name is a pure function of (instance, tenant, target, execution id, attempt). That is what makes a submit
-//! exactly-once: whoever repeats it, at whichever replica, asks the API server for the same name.
+//! The pod's name is a pure function of (instance, tenant, target, execution id, attempt), or for a member of a group of
+//! (instance, tenant, target, group, generation, attempt). That is what makes a submit exactly-once: whoever repeats it, at
+//! whichever replica, asks the API server for the same name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -88,6 +89,11 @@ name_type!(
     ExecutionId, "execution id", is_execution_id,
     "must be 1 to 200 characters of A-Z a-z 0-9 . _ : @ = + ~ -, the first one a letter or a digit"
 );
+name_type!(
+    /// The caller's name for executions that take each other's place, unique within instance, tenant and target.
+    GroupId, "group id", is_execution_id,
+    "must be 1 to 200 characters of A-Z a-z 0-9 . _ : @ = + ~ -, the first one a letter or a digit"
+);
 
 fn is_dns_label(value: &str) -> bool {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
@@ -141,6 +147,19 @@ pub struct Address {
     pub id: ExecutionId,
 }
 
+/// The full identity of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GroupAddress {
+    /// The installation that runs it.
+    pub instance: InstanceId,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Where it runs.
+    pub target: TargetName,
+    /// Which one it is.
+    pub id: GroupId,
+}
+
 /// How many characters of the hash stand in a name: 80 bits, so that a collision needs about 10^12 executions.
 const HASH_LENGTH: usize = 16;
 
@@ -148,21 +167,18 @@ const HASH_LENGTH: usize = 16;
 /// Kubernetes keeps of it as the host name.
 const SLUG_LENGTH: usize = 40;
 
+/// As `SLUG_LENGTH`, with room for a generation of four digits.
+const GROUP_SLUG_LENGTH: usize = 35;
+
 impl Address {
     /// A short name for the four parts: 16 characters of a-z and 2-7, valid as a label and inside a DNS name.
     pub fn hash(&self) -> String {
-        let mut hasher = Sha256::new();
-        for part in [self.instance.as_str(), self.tenant.as_str(), self.target.as_str(), self.id.as_str()] {
-            // The length in front keeps ("ab", "c") and ("a", "bc") apart.
-            hasher.update((part.len() as u64).to_be_bytes());
-            hasher.update(part);
-        }
-        base32(&hasher.finalize(), HASH_LENGTH)
+        hash([self.instance.as_str(), self.tenant.as_str(), self.target.as_str(), self.id.as_str()])
     }
 
     /// The name of the attempt's pod: a readable slug, the hash, the attempt's number.
     pub fn pod_name(&self, attempt: u32) -> String {
-        format!("{}-{}-{attempt}", slug(self.id.as_str()), self.hash())
+        format!("{}-{}-{attempt}", slug(self.id.as_str(), SLUG_LENGTH), self.hash())
     }
 
     /// What callers address it by.
@@ -171,12 +187,34 @@ impl Address {
     }
 }
 
+impl GroupAddress {
+    /// A short name for the four parts, as `Address::hash`. A fifth part keeps a group apart from an execution of its name.
+    pub fn hash(&self) -> String {
+        hash([self.instance.as_str(), self.tenant.as_str(), self.target.as_str(), self.id.as_str(), "group"])
+    }
+
+    /// The name of the pod of an attempt of the group's execution number `generation`.
+    pub fn pod_name(&self, generation: u32, attempt: u32) -> String {
+        format!("{}-{}-{generation}-{attempt}", slug(self.id.as_str(), GROUP_SLUG_LENGTH), self.hash())
+    }
+}
+
+fn hash<const N: usize>(parts: [&str; N]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        // The length in front keeps ("ab", "c") and ("a", "bc") apart.
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    base32(&hasher.finalize(), HASH_LENGTH)
+}
+
 /// The id as far as a DNS label can show it. Only for readers; the hash tells executions apart.
-fn slug(id: &str) -> String {
-    let mut slug = String::with_capacity(SLUG_LENGTH);
+fn slug(id: &str, length: usize) -> String {
+    let mut slug = String::with_capacity(length);
     for c in id.chars().flat_map(char::to_lowercase) {
         let c = if c.is_ascii_alphanumeric() { c } else { '-' };
-        if slug.len() < SLUG_LENGTH && !(c == '-' && (slug.is_empty() || slug.ends_with('-'))) {
+        if slug.len() < length && !(c == '-' && (slug.is_empty() || slug.ends_with('-'))) {
             slug.push(c);
         }
     }
@@ -219,6 +257,21 @@ mod tests {
         );
     }
 
+    fn group(id: &str) -> GroupAddress {
+        let Address { instance, tenant, target, .. } = address("default", "prod", "a");
+        GroupAddress { instance, tenant, target, id: id.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_member_of_a_group_is_named_by_the_group_for_ever() {
+        assert_eq!(group("etl.load:1").pod_name(3, 2), "etl-load-1-sztlaqkhp4swhaco-3-2");
+    }
+
+    #[test]
+    fn a_group_and_an_execution_of_its_name_are_apart() {
+        assert_ne!(group("a").hash(), address("default", "prod", "a").hash());
+    }
+
     #[test]
     fn moving_a_character_between_the_parts_changes_the_name() {
         assert_ne!(address("ab", "c", "x").hash(), address("a", "bc", "x").hash());
@@ -236,6 +289,14 @@ mod tests {
         #[test]
         fn every_id_makes_a_valid_pod_name(id in "[A-Za-z0-9][A-Za-z0-9._:@=+~-]{0,199}", attempt in 1_u32..1000) {
             let name = address("t", "p", &id).pod_name(attempt);
+            prop_assert!(is_dns_label(&name), "{}", name);
+        }
+
+        #[test]
+        fn every_group_makes_a_valid_pod_name(
+            id in "[A-Za-z0-9][A-Za-z0-9._:@=+~-]{0,199}", generation in 1_u32..10_000, attempt in 1_u32..1000
+        ) {
+            let name = group(&id).pod_name(generation, attempt);
             prop_assert!(is_dns_label(&name), "{}", name);
         }
 

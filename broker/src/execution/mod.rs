@@ -6,6 +6,7 @@
 mod cursor;
 mod digest;
 mod event;
+mod group;
 mod id;
 mod retry;
 mod spec;
@@ -17,7 +18,8 @@ pub use event::{
     Completeness, Event, EventKind, Follow, Gap, GapReason, LogChunk, LogLine, LogMode, NoResult, Notice, Severity,
     WatchOptions,
 };
-pub use id::{Address, ExecutionId, ExecutionName, IdError, InstanceId, TargetName, Tenant};
+pub use group::{Group, GroupAction};
+pub use id::{Address, ExecutionId, ExecutionName, GroupAddress, GroupId, IdError, InstanceId, TargetName, Tenant};
 pub use retry::{Effect, InfraRetry, InfraRetryRequest, RefusedAttempt};
 pub use spec::{
     FinishAction, Policies, PolicyDefaults, PolicyError, PolicyRequest, RESULT_PATH, ResultSource, Submit, SubmitMode,

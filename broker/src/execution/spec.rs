@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::{ExecutionId, InfraRetry, InfraRetryRequest};
+use super::{ExecutionId, Group, InfraRetry, InfraRetryRequest};
 
 /// Where a container leaves its result, as today's Airflow operators have it.
 pub const RESULT_PATH: &str = "/airflow/xcom/return.json";
@@ -26,6 +26,8 @@ pub struct Submit {
     pub labels: BTreeMap<String, String>,
     /// How to run it, as sent.
     pub policies: PolicyRequest,
+    /// The group it belongs to.
+    pub group: Option<Group>,
     /// What the answer is to be.
     pub mode: SubmitMode,
     /// Who asks, for the object's annotation.

@@ -78,6 +78,10 @@ async fn each_malformed_field_is_named() {
         ("policies.infra_retry.max_attempts", |r| infra_retry(r).max_attempts = -1),
         ("policies.infra_retry.max_free_attempts", |r| infra_retry(r).max_free_attempts = -1),
         ("policies.infra_retry.backoff", |r| infra_retry(r).backoff = length(-1, 0)),
+        ("group.group_id", |r| r.group = Some(wire::Group::default())),
+        ("group.action", |r| {
+            r.group = Some(wire::Group { group_id: "g".to_owned(), action: 99, ..Default::default() });
+        }),
         ("must_exist", |r| (r.must_exist, r.validate_only) = (true, true)),
     ];
     for (index, (field, change)) in cases.iter().enumerate() {
@@ -120,7 +124,6 @@ async fn what_this_version_does_not_have_is_refused_and_never_ignored() {
             let batch = wire::workload::Workload::Batch(wire::BatchWorkload::default());
             r.workload = Some(wire::Workload { workload: Some(batch) });
         }),
-        ("group", |r| r.group = Some(wire::Group::default())),
         ("orphan", |r| policies(r).orphan = Some(wire::OrphanPolicy::default())),
         ("archive", |r| r.required_features = vec!["archive".to_owned()]),
         ("teleport", |r| r.required_features = vec!["teleport".to_owned()]),

@@ -46,6 +46,7 @@ fn every_error() -> Vec<Error> {
         refused(Refusal::AdmissionDenied),
         refused(Refusal::Quota),
         Error::ClaimSuperseded { name: name() },
+        Error::GroupBusy { name: name() },
         Error::CredentialsRefused { target: target(), link: "assume", source: source() },
         Error::CredentialsUnavailable { target: target(), source: source() },
         Error::Backend { target: target(), operation: "create", source: source() },

@@ -324,7 +324,12 @@ pub struct OrphanPolicy {
     #[prost(message, optional, tag = "1")]
     pub cancel_after: ::core::option::Option<::prost_types::Duration>,
 }
-/// Feature `group`: executions of one group take each other's place. At most one of a group is active.
+/// Feature `group`: executions of one group take each other's place, such as the tries of one task. At most one of a group is
+/// active, unless GROUP_ACTION_START asked for more. The group is part of the request: the same execution id in another group
+/// is EXECUTION_ID_REUSED.
+///
+/// A submit that attaches leaves everything as the one before it had it, the manifest and the policies too, and takes over the
+/// claim: CancelExecution and ReleaseExecution with an older claim are refused with CLAIM_SUPERSEDED from then on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Group {
     /// The group's id, in the form of an execution id.
@@ -332,7 +337,8 @@ pub struct Group {
     pub group_id: ::prost::alloc::string::String,
     #[prost(enumeration = "GroupAction", tag = "2")]
     pub action: i32,
-    /// Executions created before this moment are cancelled first and never attached to.
+    /// Executions created before this moment, to the second, are never attached to, and those that are active are cancelled
+    /// first.
     #[prost(message, optional, tag = "3")]
     pub not_before: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -603,12 +609,14 @@ impl ResultSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum GroupAction {
+    /// As GROUP_ACTION_ATTACH.
     Unspecified = 0,
-    /// Attach to one that is active, or that succeeded and was not released.
+    /// Attach to one that is active, or to the newest if it succeeded and was not released. One that was told to end is waited
+    /// for: GROUP_BUSY. In all other cases start.
     Attach = 1,
-    /// Cancel an active one first; answers UNAVAILABLE with RetryInfo until it has ended.
+    /// Cancel an active one first; answers GROUP_BUSY until it has ended.
     CancelFirst = 2,
-    /// Start anyway.
+    /// Start beside it.
     Start = 3,
 }
 impl GroupAction {
@@ -1110,7 +1118,8 @@ pub struct SubmitExecutionRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubmitExecutionResponse {
-    /// The execution. With `validate_only` it has no name, and `pod_json` holds what would have been created.
+    /// The execution. With `validate_only` it has no name, and `pod_json` holds what would have been created. With a group it
+    /// may be another's, under another id: go on with its name.
     #[prost(message, optional, tag = "1")]
     pub execution: ::core::option::Option<Execution>,
     /// Proves that this submit owns the execution; for CancelExecution and ReleaseExecution. Opaque, at most 256 bytes.
@@ -1499,7 +1508,7 @@ pub mod broker_service_client {
         ///
         /// INVALID_REQUEST, INVALID_SPEC, ADMISSION_DENIED, FORBIDDEN_BY_CLUSTER, NAMESPACE_NOT_FOUND: mend what the message names.
         /// EXECUTION_ID_REUSED: choose another id. SUBMIT_WINDOW_CLOSED: look whether it exists (`must_exist`), else choose another
-        /// id. QUOTA: wait. UNSUPPORTED_FEATURE: the request needs a newer broker.
+        /// id. QUOTA, GROUP_BUSY: wait. UNSUPPORTED_FEATURE: the request needs a newer broker.
         pub async fn submit_execution(
             &mut self,
             request: impl tonic::IntoRequest<super::SubmitExecutionRequest>,
@@ -1801,7 +1810,7 @@ pub mod broker_service_server {
         ///
         /// INVALID_REQUEST, INVALID_SPEC, ADMISSION_DENIED, FORBIDDEN_BY_CLUSTER, NAMESPACE_NOT_FOUND: mend what the message names.
         /// EXECUTION_ID_REUSED: choose another id. SUBMIT_WINDOW_CLOSED: look whether it exists (`must_exist`), else choose another
-        /// id. QUOTA: wait. UNSUPPORTED_FEATURE: the request needs a newer broker.
+        /// id. QUOTA, GROUP_BUSY: wait. UNSUPPORTED_FEATURE: the request needs a newer broker.
         async fn submit_execution(
             &self,
             request: tonic::Request<super::SubmitExecutionRequest>,

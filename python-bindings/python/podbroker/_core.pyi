@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, final
 
 from podbroker.event import Event
-from podbroker.execution import Execution, ExecutionPage, ExecutionState, Policies, Submission
+from podbroker.execution import Execution, ExecutionPage, ExecutionState, Group, Policies, Submission
 from podbroker.target import Check, ServerInfo, Target, TargetPlace
 
 __all__ = ["Call", "Checks", "Client", "Watch", "__version__"]
@@ -47,6 +47,7 @@ class Client:
         submit_before: datetime | None,
         labels: dict[str, str],
         policies: Policies | None,
+        group: Group | None,
         required_features: list[str],
         validate_only: bool,
         must_exist: bool,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from podbroker.execution import Execution, ExecutionPage, ExecutionState, Policies, Submission
+    from podbroker.execution import Execution, ExecutionPage, ExecutionState, Group, Policies, Submission
     from podbroker.target import ServerInfo, Target, TargetPlace
 
 __all__ = ["Client"]
@@ -123,6 +123,7 @@ class Client:
         submit_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         policies: Policies | None = None,
+        group: Group | None = None,
         required_features: Iterable[str] = (),
         validate_only: bool = False,
         must_exist: bool = False,
@@ -138,6 +139,8 @@ class Client:
                 the request may be repeated by another process. None: 10 minutes from now.
             labels: The caller's own labels, for ``list``; at most 16.
             policies: How to run it. None: the target's defaults.
+            group: The group that it belongs to. The answer may then be an execution of the group under another id: go
+                on with its name, and give the claim to ``cancel`` and ``release``.
             required_features: Features that the request relies on; one that the broker does not have is refused.
             validate_only: Check the request against the cluster and create nothing.
             must_exist: Create nothing: answer with the execution if it exists.
@@ -150,6 +153,7 @@ class Client:
             submit_before=submit_before,
             labels=labels,
             policies=policies,
+            group=group,
             required_features=required_features,
             validate_only=validate_only,
             must_exist=must_exist,
@@ -164,6 +168,7 @@ class Client:
         submit_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         policies: Policies | None = None,
+        group: Group | None = None,
         required_features: Iterable[str] = (),
         validate_only: bool = False,
         must_exist: bool = False,
@@ -176,6 +181,7 @@ class Client:
             submit_before=submit_before,
             labels=labels,
             policies=policies,
+            group=group,
             required_features=required_features,
             validate_only=validate_only,
             must_exist=must_exist,
@@ -190,6 +196,7 @@ class Client:
         submit_before: datetime | None,
         labels: Mapping[str, str] | None,
         policies: Policies | None,
+        group: Group | None,
         required_features: Iterable[str],
         validate_only: bool,
         must_exist: bool,
@@ -201,6 +208,7 @@ class Client:
             submit_before=submit_before,
             labels=dict(labels or {}),
             policies=policies,
+            group=group,
             required_features=list(required_features),
             validate_only=validate_only,
             must_exist=must_exist,

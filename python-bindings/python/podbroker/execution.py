@@ -24,6 +24,8 @@ __all__ = [
     "ExecutionState",
     "FailureClass",
     "FinishAction",
+    "Group",
+    "GroupAction",
     "InfraRetry",
     "Outcome",
     "Policies",
@@ -105,6 +107,17 @@ class ResultSource(_Word):
     NONE = "NONE"
     SIDECAR = "SIDECAR"
     TERMINATION_MESSAGE = "TERMINATION_MESSAGE"
+
+
+class GroupAction(_Word):
+    """What a submit does when its group already has an execution."""
+
+    ATTACH = "ATTACH"
+    """Attach to one that is active, or to the newest if it succeeded and was not released; else start."""
+    CANCEL_FIRST = "CANCEL_FIRST"
+    """Cancel an active one first."""
+    START = "START"
+    """Start beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,3 +275,14 @@ class Policies:
     """How long the remaining lines are waited for after the outcome is known. 1 s to 10 minutes."""
     infra_retry: InfraRetry | None = None
     """When another attempt is made; None for never. A broker needs the feature ``infra-retry``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The group of an execution: those that take each other's place, such as the tries of one task."""
+
+    group_id: str
+    """In the form of an execution id."""
+    action: GroupAction = GroupAction.ATTACH
+    not_before: datetime | None = None
+    """With a time zone. What was created before is never attached to, and cancelled first if it is active."""

@@ -37,6 +37,7 @@ from podbroker import (
     Outcome,
     Result,
     ResultSource,
+    ServerInfo,
     StateChanged,
     Submission,
 )
@@ -318,6 +319,8 @@ class FakeClient:
         self.after_cancel: list[Any] = []
         self.release_error: Exception | None = None
         self.cancel_error: Exception | None = None
+        self.features: tuple[str, ...] = ()
+        self.attaches_to: Execution | None = None
 
     def did(self, verb: str) -> list[Any]:
         return [what for done, what in self.calls if done == verb]
@@ -331,6 +334,8 @@ class FakeClient:
                 refusal()
             else:
                 raise refusal
+        if self.attaches_to is not None:
+            return Submission(execution=self.attaches_to, claim="later claim", created=False)
         name = f"targets/somewhere/executions/{kwargs['execution_id']}"
         created = name not in self.known
         if created and kwargs.get("must_exist"):
@@ -338,6 +343,17 @@ class FakeClient:
         if created:
             self.known[name] = execution(id=kwargs["execution_id"], labels=kwargs["labels"])
         return Submission(execution=self.known[name], claim="claim", created=created)
+
+    def server_info(self) -> ServerInfo:
+        return ServerInfo(
+            version="0",
+            instance="i",
+            features=self.features,
+            max_request_bytes=0,
+            max_manifest_bytes=0,
+            caller_subject="c",
+            caller_tenant="t",
+        )
 
     def get(self, name: str, *, full: bool = False) -> Execution:
         self.calls.append(("get", name))

@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 import scripted as s
 
-from podbroker import FailureClass
+from podbroker import FailureClass, Group, GroupAction
 from podbroker.airflow import ending
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow.earlier import plan
-from podbroker.exceptions import UnavailableError
+from podbroker.exceptions import RefusedError, UnavailableError
 
 LATER = s.NOW + timedelta(minutes=5)
 CANCELLED = s.failed(FailureClass.CANCELLED_BY_CALLER, exit_code=None)
@@ -144,3 +144,67 @@ def test_an_old_pod_that_does_not_end_starts_no_second_one(make, client, context
         make().execute(context)
     assert not client.did("cancel")
     assert not client.submits
+
+
+@pytest.fixture
+def grouping(client):
+    client.features = ("group",)
+    return client
+
+
+def test_the_tries_of_a_task_instance_are_a_group(make, grouping, context):
+    grouping.script = [s.end()]
+    make().execute(context)
+    (submit,) = grouping.submits
+    assert submit["group"] == Group(
+        group_id="dag:task:airflow:manual__2026-11-21:none", not_before=context["dag_run"].start_date
+    )
+    assert submit["labels"]["in_group"] == "true"
+
+
+def test_a_retry_attaches_to_the_pod_of_the_try_before_and_takes_over_its_claim(make, grouping, context, log):
+    context["ti"].try_number = 2
+    grouping.known = {old().name: old(labels={"max_tries": "0", "in_group": "true"})}
+    grouping.attaches_to = grouping.known[old().name]
+    grouping.script = [s.end()]
+    make().execute(context)
+    (submit,) = grouping.submits
+    assert submit["group"].action is GroupAction.ATTACH
+    assert grouping.watched[0]["name"] == old().name
+    assert grouping.did("release") == [(old().name, "later claim")]
+    assert "Adopting execution" in log.text
+
+
+def test_a_pod_that_was_submitted_to_no_group_is_adopted_without_one(make, grouping, context):
+    context["ti"].try_number = 2
+    grouping.known = {old().name: old(labels={"max_tries": "0"})}
+    grouping.script = [s.end()]
+    make().execute(context)
+    assert not grouping.submits
+    assert grouping.watched[0]["name"] == old().name
+
+
+@pytest.mark.parametrize(("durable", "action"), [(True, GroupAction.ATTACH), (False, GroupAction.CANCEL_FIRST)])
+def test_what_is_not_to_be_adopted_is_not_attached_to_either(make, grouping, context, durable, action):
+    context["ti"].try_number = 2
+    over = old(s.S.FAILED, outcome=s.failed(), labels={"max_tries": "0", "in_group": "true"})
+    grouping.known = {over.name: over}
+    grouping.script = [s.end()]
+    make(durable=durable).execute(context)
+    assert grouping.submits[-1]["group"].action is action
+
+
+def test_after_a_clear_a_success_is_not_attached_to(make, grouping, context):
+    context["ti"].try_number, context["ti"].max_tries = 2, 1
+    done = old(s.S.SUCCEEDED, outcome=s.succeeded(), labels={"max_tries": "0", "in_group": "true"})
+    grouping.known = {done.name: done}
+    grouping.script = [s.end()]
+    make().execute(context)
+    assert grouping.submits[-1]["group"].action is GroupAction.CANCEL_FIRST
+
+
+def test_a_late_release_of_a_try_that_was_taken_over_is_no_trouble(make, grouping, context, log):
+    grouping.release_error = RefusedError("a newer claim", reason="CLAIM_SUPERSEDED")
+    grouping.script = [s.end()]
+    make().execute(context)
+    assert "belongs to a later try" in log.text

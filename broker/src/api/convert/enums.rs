@@ -5,7 +5,9 @@
 use podbroker_proto::v1 as wire;
 
 use crate::error::Error;
-use crate::execution::{ContainerRole, FailureClass, FinishAction, GapReason, ResultSource, Severity, State};
+use crate::execution::{
+    ContainerRole, FailureClass, FinishAction, GapReason, GroupAction, ResultSource, Severity, State,
+};
 use crate::target::Kind;
 
 /// An enum's number as its type.
@@ -29,6 +31,14 @@ pub(super) fn wire_finish(action: FinishAction) -> wire::FinishAction {
         FinishAction::DeleteSucceeded => wire::FinishAction::DeleteSucceeded,
         FinishAction::Keep => wire::FinishAction::Keep,
     }
+}
+
+pub(super) fn group_action(field: &'static str, number: i32) -> Result<GroupAction, Error> {
+    Ok(match known(field, number)? {
+        wire::GroupAction::Unspecified | wire::GroupAction::Attach => GroupAction::Attach,
+        wire::GroupAction::CancelFirst => GroupAction::CancelFirst,
+        wire::GroupAction::Start => GroupAction::Start,
+    })
 }
 
 pub(super) fn result_source(field: &'static str, number: i32) -> Result<Option<ResultSource>, Error> {

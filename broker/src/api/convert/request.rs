@@ -10,7 +10,7 @@ use wire::target_selector::Selector as WireSelector;
 use wire::workload::Workload;
 
 use super::RequestLimits;
-use super::enums::{class, finish, known, result_source, state};
+use super::enums::{class, finish, group_action, known, result_source, state};
 use super::label::{is_dns_label, labels};
 use super::manifest::manifest;
 use super::time::{duration, optional_duration, timestamp};
@@ -18,7 +18,8 @@ use crate::auth::Caller;
 use crate::backend::{Cancel, Filter, View};
 use crate::error::Error;
 use crate::execution::{
-    ExecutionId, ExecutionName, Follow, InfraRetryRequest, LogMode, PolicyRequest, Submit, SubmitMode, WatchOptions,
+    ExecutionId, ExecutionName, Follow, Group, InfraRetryRequest, LogMode, PolicyRequest, Submit, SubmitMode,
+    WatchOptions,
 };
 use crate::target::{Place, Selector};
 
@@ -77,6 +78,7 @@ pub(in crate::api) fn submit(
         manifest: manifest(pod, limits.max_manifest_bytes)?,
         labels: labels(request.labels)?,
         policies: policies(request.policies.unwrap_or_default())?,
+        group: request.group.as_ref().map(group).transpose()?,
         mode,
         subject: caller.subject.clone(),
     })
@@ -89,8 +91,7 @@ fn supported(request: &wire::SubmitExecutionRequest) -> Result<(), Error> {
         return Err(unsupported(&feature.chars().take(64).collect::<String>()));
     }
     let policies = request.policies.as_ref();
-    let asked =
-        [("group", request.group.is_some()), ("orphan", policies.is_some_and(|policies| policies.orphan.is_some()))];
+    let asked = [("orphan", policies.is_some_and(|policies| policies.orphan.is_some()))];
     asked.into_iter().find(|(_, is_asked)| *is_asked).map_or(Ok(()), |(feature, _)| Err(unsupported(feature)))
 }
 
@@ -108,6 +109,14 @@ fn submit_before(value: Option<prost_types::Timestamp>, now: Timestamp) -> Resul
         return Err(Error::invalid_request(FIELD, "must be at most 24 hours ahead"));
     }
     Ok(moment)
+}
+
+fn group(group: &wire::Group) -> Result<Group, Error> {
+    Ok(Group {
+        id: group.group_id.parse().map_err(|error| Error::invalid_id("group.group_id", &error))?,
+        action: group_action("group.action", group.action)?,
+        not_before: timestamp("group.not_before", group.not_before)?,
+    })
 }
 
 /// Ranges are checked where the target's defaults are known.

@@ -154,9 +154,18 @@ impl PodApi {
         self.json(request.typed("application/merge-patch+json").json(&patch)?).await
     }
 
-    /// Takes our finalizer away and leaves those of others.
-    pub(super) async fn remove_finalizer(&self, name: &str, uid: &str, finalizer: &str) -> Result<Pod, ApiError> {
-        let patch = json!({ "metadata": { "uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer] } });
+    /// Takes our finalizer away and leaves those of others; with a version, if nobody has changed the pod since.
+    pub(super) async fn remove_finalizer(
+        &self,
+        name: &str,
+        uid: &str,
+        finalizer: &str,
+        version: Option<u64>,
+    ) -> Result<Pod, ApiError> {
+        let mut patch = json!({ "metadata": { "uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer] } });
+        if let Some(version) = version {
+            patch["metadata"]["resourceVersion"] = json!(version.to_string());
+        }
         let url = format!("{}?fieldManager=podbroker", self.pod(name));
         let request = self.request(Method::PATCH, &url, name);
         self.json(request.typed("application/strategic-merge-patch+json").json(&patch)?).await
@@ -168,7 +177,18 @@ impl PodApi {
         if let Some(grace) = grace {
             options["gracePeriodSeconds"] = json!(grace);
         }
-        let request = self.request(Method::DELETE, &self.pod(name), name).json(&options)?;
+        self.delete_with(name, &options).await
+    }
+
+    /// Deletes a pod, if nobody has changed it since.
+    pub(super) async fn delete_version(&self, name: &str, uid: &str, version: u64) -> Result<(), ApiError> {
+        let preconditions = json!({ "uid": uid, "resourceVersion": version.to_string() });
+        let options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions });
+        self.delete_with(name, &options).await
+    }
+
+    async fn delete_with(&self, name: &str, options: &Value) -> Result<(), ApiError> {
+        let request = self.request(Method::DELETE, &self.pod(name), name).json(options)?;
         self.json::<Value>(request).await.map(drop)
     }
 

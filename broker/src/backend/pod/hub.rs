@@ -20,6 +20,7 @@ use super::api::{ApiError, PodApi, WATCH_SECONDS};
 use super::attempts::Attempts;
 use super::describe;
 use super::names::{INSTANCE_LABEL, TARGET_LABEL};
+use super::roster::Roster;
 use super::view::{Presence, View};
 use crate::backend::Health;
 
@@ -33,7 +34,8 @@ const WATCH_IDLE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 /// What the hub knows. Shared by the watch, the calls and the reconciler.
 pub(super) struct Hub {
     settings: Arc<PodSettings>,
-    labels: String,
+    /// Selects what belongs to the target.
+    pub(super) labels: String,
     state: Mutex<State>,
     /// Something changed that may give the reconciler work.
     changed: Notify,
@@ -48,6 +50,7 @@ struct State {
     pod_followers: HashMap<String, watch::Sender<Arc<View>>>,
     /// Executions that have changed since the reconciler has asked.
     changed: HashSet<String>,
+    groups: Roster,
     /// The version up to which the watch has told everything; 0 before the first list.
     seen: u64,
 }
@@ -61,6 +64,7 @@ impl Hub {
             followers: HashMap::new(),
             pod_followers: HashMap::new(),
             changed: HashSet::new(),
+            groups: Roster::default(),
             seen: 0,
         };
         Self { settings, labels, state: Mutex::new(state), changed: Notify::new() }
@@ -99,6 +103,22 @@ impl Hub {
     /// All executions.
     pub(super) fn all(&self) -> Vec<Arc<Attempts>> {
         self.state().executions.values().cloned().collect()
+    }
+
+    /// All members of a group. `None` if some were learnt ahead of the watch, so that others may be older than they are.
+    pub(super) fn group(&self, hash: &str) -> Option<Vec<Arc<Attempts>>> {
+        let state = self.state();
+        let members: Vec<_> = state.groups.of(hash).filter_map(|it| state.executions.get(it).cloned()).collect();
+        let is_told = |member: &Arc<Attempts>| member.iter().all(|view| view.version <= state.seen);
+        members.iter().all(is_told).then_some(members)
+    }
+
+    /// Whether the pod's group is known to have a later member.
+    pub(super) fn has_later(&self, view: &View) -> bool {
+        let Some(membership) = &view.membership else { return false };
+        let state = self.state();
+        let mut members = state.groups.of(&membership.group).filter_map(|it| state.executions.get(it));
+        members.any(|member| member.oldest().is_later(membership))
     }
 
     /// Follows an execution that is in the index.
@@ -331,6 +351,7 @@ impl State {
     fn put(&mut self, hash: &str, view: Arc<View>) -> Arc<Attempts> {
         self.changed.insert(hash.to_owned());
         tell(&mut self.pod_followers, &view.pod_name, &view);
+        self.groups.add(hash, &view);
         let attempts = Arc::new(match self.executions.get(hash) {
             Some(known) => known.with(view),
             None => Attempts::of(view),
@@ -352,6 +373,7 @@ impl State {
         if attempts.is_gone() {
             self.executions.remove(hash);
             self.followers.remove(hash);
+            self.changed.extend(self.groups.remove(hash, attempts.oldest()));
         }
     }
 }

@@ -15,8 +15,9 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
 use super::names::{
-    ATTEMPT_LABEL, CANCEL, DECIDED, DIGEST, EXECUTION_LABEL, FINALIZER, ID, INSTANCE_LABEL, LABELS, MANIFEST, POLICIES,
-    PREFIX, REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUBMITTED_BY, TARGET_LABEL, TENANT_LABEL, WISHED_NAME,
+    ATTEMPT_LABEL, CANCEL, CLAIMS, DECIDED, DIGEST, EXECUTION_LABEL, FINALIZER, ID, INSTANCE_LABEL, LABELS, MANIFEST,
+    POLICIES, PREFIX, REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUBMITTED_BY, SUPERSEDED, TARGET_LABEL,
+    TENANT_LABEL, WISHED_NAME,
 };
 use super::result;
 use super::view::View;
@@ -117,6 +118,7 @@ pub(super) fn build_next(
         manifest: unpacked(manifest).ok_or("the first attempt's manifest is damaged")?,
         labels: view.labels,
         policies: PolicyRequest::default(),
+        group: None,
         mode: SubmitMode::Create,
         subject: annotations.get(SUBMITTED_BY).cloned().unwrap_or_default(),
     };
@@ -138,7 +140,8 @@ pub(super) fn build_next(
 }
 
 /// Labels and annotations that a later attempt does not take from the first.
-const OF_ONE_ATTEMPT: [&str; 7] = [ATTEMPT_LABEL, MANIFEST, CANCEL, STOP, REFUSED, DECIDED, RELEASED];
+const OF_ONE_ATTEMPT: [&str; 9] =
+    [ATTEMPT_LABEL, MANIFEST, CANCEL, STOP, REFUSED, DECIDED, RELEASED, CLAIMS, SUPERSEDED];
 
 /// More than any manifest has: what is longer was made to hurt.
 const UNPACKED_LIMIT: u64 = 8 << 20;

@@ -31,10 +31,11 @@ fn built(manifest: Value, policies: &PolicyRequest) -> Result<Value, Error> {
         manifest,
         labels: BTreeMap::from([("dag".to_owned(), "etl".to_owned())]),
         policies: policies.clone(),
+        group: None,
         mode: SubmitMode::Create,
         subject: "airflow".to_owned(),
     };
-    let digest = spec_digest(&submit.manifest, &submit.labels, policies);
+    let digest = spec_digest(&submit.manifest, &submit.labels, policies, None);
     build(&settings, &address, 1, &submit, &policies.resolve(&settings.defaults)?, &digest)
 }
 
@@ -142,7 +143,8 @@ fn a_manifest_that_does_not_fit_beside_its_copy_is_refused() {
     // Digits of a hash chain do not pack well.
     let mut noise = String::new();
     for seed in 0..6000 {
-        noise += &spec_digest(json!({ "n": seed }).as_object().unwrap(), &BTreeMap::new(), &PolicyRequest::default());
+        let (seed, policies) = (json!({ "n": seed }), PolicyRequest::default());
+        noise += &spec_digest(seed.as_object().unwrap(), &BTreeMap::new(), &policies, None);
     }
     manifest["spec"]["containers"][0]["args"] = json!([noise]);
     assert_eq!(field_of(&built(manifest, &PolicyRequest::default()).unwrap_err()), "metadata.annotations");

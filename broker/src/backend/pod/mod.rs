@@ -1,27 +1,33 @@
 //! Runs executions as pods of one namespace.
 //!
 //! `manifest` makes the pod, `submit` creates it once, `hub` watches all of them, `view` is what is kept of one and `attempts` of
-//! an execution, `status` says what it means, `watch` tells it, with the lines from `logs` and the result from `collect`. `reconcile` deletes what was
-//! released and ends what did not start in time. Requests go through `api`, and its refusals become errors in `refusal`.
+//! an execution, `status` says what it means, `watch` tells it, with the lines from `logs` and the result from `collect`.
+//! `reconcile` deletes what was released and ends what did not start in time. `group`, `seat`, `member` and `claim` let
+//! executions take each other's place. Requests go through `api`, and its refusals become errors in `refusal`.
 
 mod another;
 mod api;
 mod attempts;
 mod check;
 mod chunk;
+mod claim;
 mod clock;
 mod collect;
 mod describe;
+mod group;
 mod hub;
 mod lines;
 mod logs;
 mod manifest;
+mod member;
 mod names;
 mod place;
 mod reconcile;
 mod refusal;
 mod result;
+mod roster;
 mod schedule;
+mod seat;
 mod status;
 mod submit;
 mod uninstall;
@@ -139,7 +145,7 @@ impl PodBackend {
         let missing = || Error::NoSuchExecution { name: address.name().to_string() };
         let pod = match self.api.get::<Pod>(&name).await {
             Ok(pod) => pod,
-            Err(error) if error.code() == Some(404) => return Err(missing()),
+            Err(error) if error.code() == Some(404) => return self.find_member(address).await?.ok_or_else(missing),
             Err(error) => return Err(self.error("read a pod", error)),
         };
         let view = View::of(&pod).map_err(|_| missing())?;
@@ -172,18 +178,11 @@ impl PodBackend {
         }
     }
 
-    /// A claim that was given must be that of the object that is there.
-    fn check_claim(address: &Address, attempts: &Attempts, claim: Option<&str>) -> Result<(), Error> {
-        match claim {
-            Some(claim) if claim != submit::claim(attempts) => {
-                Err(Error::ClaimSuperseded { name: address.name().to_string() })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Changes a pod and takes in the answer. Returns the execution after it.
     async fn patch(&self, view: &View, patch: Value) -> Result<Arc<Attempts>, Error> {
+        if view.membership.is_some() {
+            return self.patch_member(view, patch).await;
+        }
         let pod = self
             .api
             .patch(&view.pod_name, &view.uid, patch)
@@ -283,7 +282,7 @@ impl Backend for PodBackend {
     async fn cancel(&self, tenant: &Tenant, id: &ExecutionId, request: Cancel) -> Result<Execution, Error> {
         let address = self.address(tenant, id);
         let attempts = self.find(&address).await?;
-        Self::check_claim(&address, &attempts, request.claim.as_deref())?;
+        self.check_claim(&address, &attempts, request.claim.as_deref()).await?;
         let execution = describe::execution(&self.settings, &attempts);
         let view = attempts.latest();
         if execution.outcome.is_some() {
@@ -305,20 +304,14 @@ impl Backend for PodBackend {
             class: FailureClass::CancelledByCaller,
             at: self.api.clock().now(),
         };
-        let ended = if view.cancel.is_some() || attempts.standing().next.is_some() {
-            // This attempt ends without us; what counts is that it is the last.
-            let text = serde_json::to_string(&intent).map_err(|error| Error::bug(error.to_string()))?;
-            self.patch(view, json!({ "metadata": { "annotations": { names::STOP: text } } })).await?
-        } else {
-            self.end(view, intent, request.grace.map(|grace| grace.as_secs())).await?
-        };
+        let ended = self.stop(&attempts, intent, request.grace.map(|grace| grace.as_secs())).await?;
         Ok(describe::execution(&self.settings, &ended))
     }
 
     async fn release(&self, tenant: &Tenant, id: &ExecutionId, claim: Option<&str>) -> Result<Execution, Error> {
         let address = self.address(tenant, id);
         let attempts = self.find(&address).await?;
-        Self::check_claim(&address, &attempts, claim)?;
+        self.check_claim(&address, &attempts, claim).await?;
         let execution = describe::execution(&self.settings, &attempts);
         if execution.released.is_some() {
             return Ok(execution);
@@ -342,6 +335,22 @@ impl Backend for PodBackend {
 }
 
 impl PodBackend {
+    /// Asks for the end of an execution that has no outcome. Returns it as it is then.
+    async fn stop(
+        &self,
+        attempts: &Attempts,
+        intent: CancelIntent,
+        grace: Option<u64>,
+    ) -> Result<Arc<Attempts>, Error> {
+        let view = attempts.latest();
+        if view.cancel.is_none() && attempts.standing().next.is_none() {
+            return self.end(view, intent, grace).await;
+        }
+        // This attempt ends without us; what counts is that it is the last.
+        let text = serde_json::to_string(&intent).map_err(|error| Error::bug(error.to_string()))?;
+        self.patch(view, json!({ "metadata": { "annotations": { names::STOP: text } } })).await
+    }
+
     /// Writes annotations to an execution whose outcome is known, and ends what still runs in its pod, in one request.
     async fn end_the_rest(&self, view: &View, mut annotations: Value) -> Result<Arc<Attempts>, Error> {
         if view.is_terminal() || view.node.is_empty() {

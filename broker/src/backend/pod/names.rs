@@ -9,6 +9,10 @@ pub(super) const TARGET_LABEL: &str = "podbroker.io/target";
 pub(super) const TENANT_LABEL: &str = "podbroker.io/tenant";
 /// The hash of the execution's address.
 pub(super) const EXECUTION_LABEL: &str = "podbroker.io/execution";
+/// The hash of the group's address, on members of one.
+pub(super) const GROUP_LABEL: &str = "podbroker.io/group";
+/// Which execution of its group it is, from 1.
+pub(super) const GENERATION_LABEL: &str = "podbroker.io/generation";
 /// The attempt's number.
 pub(super) const ATTEMPT_LABEL: &str = "podbroker.io/attempt";
 
@@ -34,6 +38,13 @@ pub(super) const CANCEL: &str = "podbroker.io/cancel";
 pub(super) const STOP: &str = "podbroker.io/stop";
 /// Why no other attempt follows although one was due, as JSON.
 pub(super) const REFUSED: &str = "podbroker.io/refused-attempt";
+/// The group's id in full.
+pub(super) const GROUP: &str = "podbroker.io/group-id";
+/// Who attached to it: `<hash of the execution's address>/<end of the submit window, seconds since 1970>`, oldest first,
+/// between spaces. The last one holds the claim.
+pub(super) const CLAIMS: &str = "podbroker.io/claims";
+/// RFC 3339: a submit was about to start the next execution of the group.
+pub(super) const SUPERSEDED: &str = "podbroker.io/superseded-at";
 /// RFC 3339: the outcome was decided before what still ran was ended.
 pub(super) const DECIDED: &str = "podbroker.io/decided-at";
 /// RFC 3339: the claim holder has all it wants.

@@ -15,19 +15,16 @@ use tracing::{info, warn};
 use super::PodBackend;
 use super::attempts::Attempts;
 use super::hub::Followed;
+use super::member::Leave;
 use super::names::FINALIZER;
 use super::schedule::Schedule;
-use super::status;
 use super::view::{Presence, View};
+use super::{claim, status};
 use crate::error::Error;
 use crate::execution::{CancelIntent, FinishAction, State};
 
 /// Another watcher of a released execution has so long to read the rest.
 const RELEASE_GRACE: SignedDuration = SignedDuration::from_secs(5);
-
-/// A create that was sent just before `submit_before` may arrive this much later: the deadline of the request, and the
-/// difference of two clocks. Nothing is deleted before, so that it meets its object.
-const CREATE_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// Due work is looked for at least so often, also when nothing changed: the API server's clock may have moved.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -90,8 +87,8 @@ fn due(attempts: &Attempts, followed: Followed) -> Option<(Timestamp, Act)> {
         Followed::NotHere => Timestamp::MIN,
     };
     // A create of a later attempt that another replica has on its way meets its object too.
-    let made = if latest.attempt == 1 { Timestamp::MIN } else { add(latest.created?, CREATE_SKEW) };
-    Some((wanted.max(drained).max(made).max(add(latest.submit_before, CREATE_SKEW)), act))
+    let made = if latest.attempt == 1 { Timestamp::MIN } else { add(latest.created?, claim::CREATE_SKEW) };
+    Some((wanted.max(drained).max(made).max(claim::kept_until(attempts.oldest())), act))
 }
 
 /// What has no outcome yet.
@@ -209,6 +206,10 @@ impl PodBackend {
 
     fn due(&self, memory: &Memory, hash: &str, attempts: &Attempts) -> Option<(Timestamp, Act)> {
         let (at, act) = due(attempts, self.hub.is_followed(hash))?;
+        if matches!(act, Act::Delete | Act::LetGo) && self.hub.has_later(attempts.oldest()) {
+            // When that one is gone, the hub says that this one has changed.
+            return None;
+        }
         let let_go = memory.let_go.get(hash);
         let is_done = |view: &View| let_go.is_some_and(|uids| uids.contains(&view.uid));
         let is_left = attempts.iter().any(|view| view.presence == Presence::Present && !is_done(view));
@@ -238,6 +239,10 @@ impl PodBackend {
                 // The first attempt goes first: without it no other one is made, whatever is left of the rest. The latest one,
                 // which has the outcome, goes last.
                 for view in attempts.iter().filter(|view| view.presence == Presence::Present) {
+                    if view.membership.is_some() && view.attempt == 1 {
+                        self.vacate(view, if *act == Act::Delete { Leave::Delete } else { Leave::LetGo }).await?;
+                        continue;
+                    }
                     if *act == Act::Delete && view.delete_requested.is_none() {
                         info!(execution = %view.id, pod = view.pod_name, "deleting");
                         let deleted = self.api.delete(&view.pod_name, &view.uid, None).await;
@@ -255,7 +260,7 @@ impl PodBackend {
         if !view.has_finalizer {
             return Ok(());
         }
-        let removed = self.api.remove_finalizer(&view.pod_name, &view.uid, FINALIZER).await;
+        let removed = self.api.remove_finalizer(&view.pod_name, &view.uid, FINALIZER, None).await;
         self.unless_gone("take the finalizer off a pod", removed.map(drop))
     }
 

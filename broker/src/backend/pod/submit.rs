@@ -15,25 +15,31 @@ use tracing::info;
 use super::api::{ApiError, Run};
 use super::attempts::Attempts;
 use super::view::View;
-use super::{PodBackend, describe, manifest, refusal};
+use super::{PodBackend, claim, describe, manifest, refusal};
 use crate::backend::{Origin, Submitted};
 use crate::error::Error;
 use crate::execution::{Address, Execution, State, Submit, SubmitMode, Tenant, spec_digest};
 
 /// How long one call tries. Its caller has a deadline too, and repeats the call; this is for a lost answer.
-const TRY_FOR: Duration = Duration::from_secs(8);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+pub(super) const TRY_FOR: Duration = Duration::from_secs(8);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 impl PodBackend {
     pub(super) async fn submit_pod(&self, tenant: &Tenant, request: Submit) -> Result<Submitted, Error> {
         let address = self.address(tenant, &request.id);
-        let digest = spec_digest(&request.manifest, &request.labels, &request.policies);
+        let group = request.group.as_ref();
+        let digest = spec_digest(&request.manifest, &request.labels, &request.policies, group.map(|group| &group.id));
         let name = address.pod_name(1);
         if request.mode != SubmitMode::ValidateOnly
             && let Some(attempts) = self.hub.get(&address.hash())
         {
             return self.found(&address, &attempts, &digest);
+        }
+        if request.mode != SubmitMode::ValidateOnly
+            && let Some(group) = group
+        {
+            return self.join(tenant, &request, group, &digest).await;
         }
         if request.mode == SubmitMode::MustExist {
             return match self.api.get::<Pod>(&name).await {
@@ -102,11 +108,11 @@ impl PodBackend {
         Ok(Submitted { execution, claim: String::new(), origin: Origin::Found })
     }
 
-    fn created(&self, address: &Address, answer: Value) -> Result<Submitted, Error> {
+    pub(super) fn created(&self, address: &Address, answer: Value) -> Result<Submitted, Error> {
         let pod: Pod = serde_json::from_value(answer).map_err(|error| Error::bug(error.to_string()))?;
         let attempts = self.hub.learn(&pod).map_err(|problem| Error::bug(format!("{}: {problem}", address.name())))?;
         let execution = describe::execution(&self.settings, &attempts);
-        Ok(Submitted { execution, claim: claim(&attempts), origin: Origin::Created })
+        Ok(Submitted { execution, claim: claim::of_creator(attempts.oldest()), origin: Origin::Created })
     }
 
     fn found_pod(&self, address: &Address, pod: &Pod, digest: &str) -> Result<Submitted, Error> {
@@ -119,13 +125,13 @@ impl PodBackend {
         self.found(address, &attempts, digest)
     }
 
-    fn found(&self, address: &Address, attempts: &Attempts, digest: &str) -> Result<Submitted, Error> {
+    pub(super) fn found(&self, address: &Address, attempts: &Attempts, digest: &str) -> Result<Submitted, Error> {
         let view = attempts.oldest();
         if describe::address(&self.settings, view) != *address || view.digest != digest {
             return Err(Error::IdReused { id: address.id.to_string() });
         }
         let execution = describe::execution(&self.settings, attempts);
-        Ok(Submitted { execution, claim: claim(attempts), origin: Origin::Found })
+        Ok(Submitted { execution, claim: claim::of_creator(view), origin: Origin::Found })
     }
 
     pub(super) fn error(&self, operation: &'static str, error: ApiError) -> Error {
@@ -133,11 +139,6 @@ impl PodBackend {
     }
 }
 
-/// Proves that the holder's submit led to this object. One execution has one first object, so its uid is proof enough.
-pub(super) fn claim(attempts: &Attempts) -> String {
-    format!("1.{}", attempts.oldest().uid)
-}
-
-fn is_missing_namespace(error: &ApiError) -> bool {
+pub(super) fn is_missing_namespace(error: &ApiError) -> bool {
     matches!(error, ApiError::Refused(status) if status.message.contains("namespaces \""))
 }

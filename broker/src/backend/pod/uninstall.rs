@@ -71,7 +71,7 @@ impl HeldPods {
         let Self { settings, api, pods, .. } = self;
         let (settings, api) = (&settings, &api);
         let requests = pods.into_iter().map(async |(name, uid)| {
-            match api.remove_finalizer(&name, &uid, FINALIZER).await {
+            match api.remove_finalizer(&name, &uid, FINALIZER, None).await {
                 // It is gone, or another one has its name: there is nothing of ours.
                 Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
                 done => {

@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::claim::Membership;
 use super::manifest::{read_labels, read_time};
 use super::names::{
-    ATTEMPT_LABEL, CANCEL, DECIDED, DIGEST, FINALIZER, ID, LABELS, POLICIES, REFUSED, RELEASED, RESULT_NAME, STOP,
-    SUBMIT_BEFORE, TENANT_LABEL,
+    ATTEMPT_LABEL, CANCEL, CLAIMS, DECIDED, DIGEST, FINALIZER, GENERATION_LABEL, GROUP_LABEL, ID, LABELS, POLICIES,
+    REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUPERSEDED, TENANT_LABEL,
 };
 use crate::execution::{CancelIntent, ContainerRole, ExecutionId, Policies, RefusedAttempt, Tenant};
 
@@ -27,6 +28,8 @@ pub(super) struct View {
     pub(super) tenant: Tenant,
     pub(super) id: ExecutionId,
     pub(super) attempt: u32,
+    /// Only members of a group have one.
+    pub(super) membership: Option<Box<Membership>>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) policies: Policies,
     pub(super) digest: String,
@@ -169,6 +172,7 @@ impl View {
             tenant: labels.get(TENANT_LABEL).and_then(|t| t.parse().ok()).ok_or("the tenant's label is damaged")?,
             id: json(ID).and_then(|id| id.parse().ok()).ok_or("the annotation with the execution id is damaged")?,
             attempt: labels.get(ATTEMPT_LABEL).and_then(|n| n.parse().ok()).ok_or("the attempt's label is damaged")?,
+            membership: membership(labels, annotations)?.map(Box::new),
             labels: json(LABELS)
                 .and_then(|text| read_labels(text))
                 .ok_or("the annotation with the labels is damaged")?,
@@ -206,6 +210,11 @@ impl View {
     /// The containers whose end decides.
     pub(super) fn deciding(&self) -> impl Iterator<Item = &ContainerView> {
         self.containers.iter().filter(|container| container.role == ContainerRole::Deciding)
+    }
+
+    /// It comes after that member in the same group.
+    pub(super) fn is_later(&self, than: &Membership) -> bool {
+        self.membership.as_ref().is_some_and(|own| own.group == than.group && own.generation > than.generation)
     }
 
     /// The cluster will change nothing any more.
@@ -246,6 +255,21 @@ impl ContainerView {
     pub(super) fn is_hidden(&self) -> bool {
         self.name == RESULT_NAME
     }
+}
+
+fn membership(
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+) -> Result<Option<Membership>, &'static str> {
+    let Some(group) = labels.get(GROUP_LABEL) else { return Ok(None) };
+    let generation =
+        labels.get(GENERATION_LABEL).and_then(|n| n.parse().ok()).ok_or("the generation's label is damaged")?;
+    Ok(Some(Membership {
+        group: group.clone(),
+        generation,
+        claims: annotations.get(CLAIMS).map(|text| text.parse()).transpose()?.unwrap_or_default(),
+        superseded: read_time(annotations.get(SUPERSEDED)),
+    }))
 }
 
 fn deletion(metadata: &ObjectMeta, status: &PodStatus) -> Deletion {

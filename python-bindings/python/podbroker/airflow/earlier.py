@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from podbroker import ExecutionState
+from podbroker import ExecutionState, GroupAction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +29,8 @@ class Plan:
     """Follow this one in place of a new one."""
     end: tuple[Execution, ...]
     """End these and wait until they have ended."""
+    action: GroupAction
+    """What the broker is to do about those that it knows better."""
 
 
 def plan(
@@ -46,12 +48,14 @@ def plan(
     """
     known = sorted(executions, key=_created, reverse=True)
     if any(execution.execution_id == own_id for execution in known):
-        return Plan(adopt=None, end=())
+        return Plan(adopt=None, end=(), action=GroupAction.ATTACH)
     adopt = None
     if reattach:
         adopt = next((each for each in known if _adoptable(each, not_before=not_before, max_tries=max_tries)), None)
     end = tuple(each for each in known if each is not adopt and not each.state.is_final)
-    return Plan(adopt=adopt, end=end)
+    cleared = any(_is_from_before_a_clear(each, max_tries=max_tries) for each in known[:1])
+    action = GroupAction.ATTACH if reattach and not cleared else GroupAction.CANCEL_FIRST
+    return Plan(adopt=adopt, end=end, action=action)
 
 
 def _adoptable(execution: Execution, *, not_before: datetime | None, max_tries: int | None) -> bool:
@@ -61,8 +65,12 @@ def _adoptable(execution: Execution, *, not_before: datetime | None, max_tries: 
         return False
     if not_before is not None and execution.create_time is not None and execution.create_time < not_before:
         return False
+    return not _is_from_before_a_clear(execution, max_tries=max_tries)
+
+
+def _is_from_before_a_clear(execution: Execution, *, max_tries: int | None) -> bool:
     then = execution.labels.get("max_tries", "")
-    return max_tries is None or not then.isdigit() or int(then) >= max_tries
+    return max_tries is not None and then.isdigit() and int(then) < max_tries
 
 
 def _created(execution: Execution) -> tuple[float, str]:

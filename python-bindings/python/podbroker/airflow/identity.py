@@ -12,10 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from podbroker import TargetPlace
+from podbroker import Group, TargetPlace
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from podbroker import GroupAction
 
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "execution_labels",
     "execution_name",
     "group_labels",
+    "group_of",
     "target_selector",
 ]
 
@@ -72,6 +75,17 @@ def group_labels(context: Context, *, deployment_id: str) -> dict[str, str]:
         "map_index": str(ti.map_index if ti.map_index is not None and ti.map_index >= 0 else "none"),
     }
     return {key: _slug(str(value), _LABEL_LENGTH) for key, value in values.items()}
+
+
+def group_of(context: Context, *, deployment_id: str, action: GroupAction) -> Group:
+    """Give the group of all tries of the task instance. A run id may come again; the dag run's start tells then."""
+    values = group_labels(context, deployment_id=deployment_id)
+    parts = ("dag_id", "task_id", "deployment", "run_id", "map_index")
+    limits = (_SLUG_LENGTH, _SLUG_LENGTH, _DEPLOYMENT_LENGTH, _DEPLOYMENT_LENGTH, _LABEL_LENGTH)
+    # No part has a colon, so that none can look like two.
+    name = ":".join(_slug(values[part], limit) for part, limit in zip(parts, limits, strict=True))
+    not_before = getattr(context.get("dag_run"), "start_date", None)
+    return Group(group_id=name, action=action, not_before=not_before)
 
 
 def execution_name(target: str | TargetPlace, execution_id: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
 
-from podbroker import ExecutionState
+from podbroker import ExecutionState, GroupAction
 from podbroker.airflow import ending
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import (
@@ -28,7 +28,7 @@ from podbroker.airflow._compat import (
 from podbroker.airflow.earlier import plan
 from podbroker.airflow.failure import container_of, exception_of_outcome
 from podbroker.airflow.hook import PodbrokerHook
-from podbroker.airflow.identity import execution_id, execution_labels, group_labels
+from podbroker.airflow.identity import execution_id, execution_labels, group_labels, group_of
 from podbroker.airflow.logs import LinePrinter
 from podbroker.airflow.pods import PodClient, manifest_of, pod_of
 from podbroker.airflow.policies import policies_of
@@ -181,9 +181,12 @@ class RemotePodOperator(KubernetesPodOperator):
             log=self.log,
             checkpoint=lambda: self._checkpoint(context),
         )
+        has_groups = session.knows_groups()
+        if has_groups:
+            session.join(group_of(context, deployment_id=self._deployment, action=GroupAction.ATTACH))
         execution = None
         if context["ti"].try_number > 1:
-            execution = self._meet_earlier(session, context)
+            execution = self._meet_earlier(session, context, has_groups=has_groups)
         if execution is None:
             execution = session.submit(look_first=_reschedules(context) > 0)
         self.log.info("Execution: %s", execution.name)
@@ -316,7 +319,7 @@ class RemotePodOperator(KubernetesPodOperator):
     def _deployment(self) -> str:
         return self.deployment_id or conf.get("podbroker", "deployment_id", fallback="airflow")
 
-    def _meet_earlier(self, session: Session, context: Context) -> Execution | None:
+    def _meet_earlier(self, session: Session, context: Context, *, has_groups: bool) -> Execution | None:
         """Adopt or end what earlier tries of this task instance left behind."""
         decided = plan(
             session.earlier(group_labels(context, deployment_id=self._deployment)),
@@ -332,10 +335,13 @@ class RemotePodOperator(KubernetesPodOperator):
                 log=self.log,
                 reason="A new try of the Airflow task takes its place",
             )
-        if decided.adopt is None:
-            return None
-        self.log.info("Adopting execution %s of an earlier try", decided.adopt.name)
-        return session.adopt(decided.adopt)
+        if decided.adopt is not None:
+            self.log.info("Adopting execution %s of an earlier try", decided.adopt.name)
+            if not session.shares_group(decided.adopt):
+                return session.adopt(decided.adopt)
+        elif has_groups:
+            session.join(group_of(context, deployment_id=self._deployment, action=decided.action))
+        return None
 
     # Kill.
 

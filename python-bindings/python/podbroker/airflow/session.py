@@ -8,7 +8,7 @@ it. Nothing here knows Airflow's context; what an answer means for the task is t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk._shared.logging.types import Logger
 
-    from podbroker import Execution, ExecutionPage, Policies, Submission, TargetPlace
+    from podbroker import Execution, ExecutionPage, Group, Policies, ServerInfo, Submission, TargetPlace
     from podbroker.airflow.pump import WatchProtocol
 
 __all__ = ["ClientProtocol", "Request", "Session", "ask", "new_request"]
@@ -43,6 +43,12 @@ PAUSE_SECONDS = 1.0
 
 PAGE_SIZE = 200
 
+SUPERSEDED = "CLAIM_SUPERSEDED"
+"""The reason of a refusal: a later submit of the group holds the execution."""
+
+IN_GROUP = "in_group"
+"""The label of executions that were submitted to a group."""
+
 T = TypeVar("T")
 
 
@@ -58,6 +64,7 @@ class ClientProtocol(Protocol):
         submit_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         policies: Policies | None = None,
+        group: Group | None = None,
         must_exist: bool = False,
     ) -> Submission:
         """Start an execution, or find it."""
@@ -81,6 +88,9 @@ class ClientProtocol(Protocol):
     ) -> WatchProtocol:
         """Follow an execution."""
 
+    def server_info(self) -> ServerInfo:
+        """Say what the broker can do."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -92,6 +102,7 @@ class Request:
     labels: Mapping[str, str]
     policies: Policies
     submit_before: datetime
+    group: Group | None = None
 
 
 def ask(do: Callable[[], T], *, seconds: float, checkpoint: Callable[[], None] | None = None) -> T:
@@ -127,6 +138,23 @@ class Session:
     def name(self) -> str:
         """The broker's address of the execution; empty while none is known."""
         return self.execution.name if self.execution is not None else ""
+
+    def knows_groups(self) -> bool:
+        """Ask whether the broker has the feature; an older one has not."""
+        try:
+            info = ask(self._client.server_info, seconds=ANSWER_SECONDS, checkpoint=self.checkpoint)
+        except PodbrokerError as error:
+            raise exception_of_error(error, doing="The pod was not started") from error
+        return "group" in info.features
+
+    def join(self, group: Group) -> None:
+        """Submit to this group, in which the tries of the task instance take each other's place."""
+        labels = {**self._request.labels, IN_GROUP: "true"}
+        self._request = replace(self._request, group=group, labels=labels)
+
+    def shares_group(self, execution: Execution) -> bool:
+        """Whether a submit can attach to the execution; one that was submitted to no group is only followed."""
+        return self._request.group is not None and IN_GROUP in execution.labels
 
     def submit(self, *, look_first: bool) -> Execution:
         """Start the execution, or find the one that an earlier process of this try started.
@@ -189,6 +217,9 @@ class Session:
         except NotFoundError:
             return True
         except PodbrokerError as error:
+            if error.reason == SUPERSEDED:
+                self._log.info("Execution %s belongs to a later try now: it is not cancelled", self.name)
+                return True
             self._log.error("Execution %s could not be cancelled and may run on: %s", self.name or "of this try", error)
             return False
         self._log.info("Execution %s is being cancelled: %s", self.name, reason)
@@ -201,6 +232,9 @@ class Session:
         except NotFoundError:
             return
         except PodbrokerError as error:
+            if error.reason == SUPERSEDED:
+                self._log.info("Execution %s belongs to a later try now: it is not released", self.name)
+                return
             self._log.warning("Execution %s was not released; its ttl will do: %s", self.name, error)
 
     def other(self, execution: Execution) -> Session:
@@ -231,6 +265,7 @@ class Session:
             submit_before=self._request.submit_before,
             labels=self._request.labels,
             policies=self._request.policies,
+            group=self._request.group,
             must_exist=must_exist,
         )
 
