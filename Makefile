@@ -65,8 +65,9 @@ faults: build wheel ## Run the long fault tests
 bench: venv ## Measure ours beside its peers and print tables; BENCH='logs scale' picks parts
 	@echo "bench: building broker and Python package with optimisations"
 	@mkdir -p $(OUT)/bin
-	@$(ALONE) -c 'cargo build --release --locked -p podbroker --bin podbroker && \
-		install $(CARGO_TARGET_DIR)/release/podbroker $(OUT)/bin/podbroker-release'
+	@$(ALONE) -c 'cargo build --release --locked -p podbroker -p podbroker-mint --bin podbroker --bin mint && \
+		install $(CARGO_TARGET_DIR)/release/podbroker $(OUT)/bin/podbroker-release && \
+		install $(CARGO_TARGET_DIR)/release/mint $(OUT)/bin/mint'
 	@$(call install-wheel,$(OUT)/wheel-release,$(SITE)-release,--release)
 	@cd tests && PYTHONPATH=$(SITE)-release:$(CURDIR)/tests exec $(PYTHON) -m cluster run -- $(RUN) -m bench $(BENCH)
 

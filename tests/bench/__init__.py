@@ -6,5 +6,6 @@ was lost, is printed as such.
 
 A part is a module with `add_options` and `measure` (`stage.Part`), named in `__main__`. Each measured client has a user
 name of its own in the audit log. `operators` compares short pods by the operators: there `task.py` is one task in a
-process of its own, `observer.py` the neutral eye on the cluster, `lanes.py` runs one beside the other.
+process of its own, `observer.py` the neutral eye on the cluster, `lanes.py` runs one beside the other. `identity`
+counts the calls of AWS and times tokens, ours by the crate `mint`.
 """

@@ -12,7 +12,7 @@ from typing import Final
 
 from kubernetes import client as kubernetes
 
-from bench import operators
+from bench import identity, operators
 from bench.stage import Part, Stage, say
 from bench.tables import conditions
 from cluster.handle import Cluster
@@ -21,6 +21,7 @@ from e2e.site import Site
 #: In the order in which they run.
 PARTS: Final[dict[str, Part]] = {
     "operators": operators,
+    "identity": identity,
 }
 
 
@@ -31,6 +32,7 @@ def use_release_build(folder: Path) -> None:
         sys.exit(f"bench: {release} is missing: use `make bench`")
     (folder / "bin").mkdir()
     (folder / "bin/podbroker").symlink_to(release)
+    (folder / "bin/mint").symlink_to(release.with_name("mint"))
     os.environ["PODBROKER_OUT"] = str(folder)
 
 
