@@ -194,8 +194,24 @@ def test_an_eviction_is_evicted(namespace: Namespace, client: Client, site: Site
 
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod_name}}
     site.core.create_namespaced_pod_eviction(pod_name, namespace.name, body)
+    story = follow(client, name)
 
-    assert follow(client, name).outcome.failure_class is FailureClass.EVICTED
+    assert story.outcome.failure_class is FailureClass.EVICTED
+    assert "Eviction API" in story.outcome.message
+    assert story.text() == ["ready", "bye"]
+
+
+def test_a_child_killed_for_memory_is_out_of_memory_also_when_the_program_ends_well(client: Client) -> None:
+    eater = "awk 'BEGIN { s = \"x\"; while (1) s = s s }'; echo survived; exit 0"
+    limits = {"limits": {"memory": "24Mi"}}
+    manifest = pod(container("main", eater, resources=limits))
+    name = client.submit(target=TARGET, execution_id="child", pod=manifest).execution.name
+
+    story = follow(client, name)
+
+    assert "survived" in story.text()
+    assert story.outcome.failure_class is FailureClass.OUT_OF_MEMORY
+    assert story.outcome.exit_code == 0
 
 
 def test_a_namespace_that_does_not_exist_is_named(brokers: Brokers) -> None:

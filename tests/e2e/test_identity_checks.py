@@ -169,6 +169,7 @@ def one_verb_missing(chain: Chain) -> None:
     rules = [
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get", "list", "watch", "delete"]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
     ]
     patch = json.dumps({"rules": rules})
     chain.kubectl("patch", "role", "astro-remote-kpo-role", "--namespace", NAMESPACE, "--patch", patch)

@@ -74,8 +74,8 @@ pub struct Cursor {
     pub attempts_ended: u32,
     /// It has the result.
     pub result_sent: bool,
-    /// A hash of the last notice, which is repeated to nobody.
-    pub notice: u32,
+    /// Keys of the latest notices, which are repeated to nobody.
+    pub notices: Vec<u32>,
     /// Bytes of lines so far, for the budget.
     pub log_bytes: u64,
     /// One entry for each log stream that it has heard of, but for those of attempts that it saw ending.
@@ -88,7 +88,22 @@ const INSIDE_CHUNK: u8 = 2;
 /// An execution has at most a few dozen container instances worth following; more in a cursor is an attack on our memory.
 const MAX_STREAMS: usize = 4096;
 
+/// More notices than one execution has at a time. When it has had more, an old one may be told again.
+const MAX_NOTICES: usize = 32;
+
 impl Cursor {
+    /// Notes that a notice was told; says whether it was new.
+    pub fn add_notice(&mut self, key: u32) -> bool {
+        let is_new = !self.notices.contains(&key);
+        if is_new {
+            if self.notices.len() >= MAX_NOTICES {
+                self.notices.remove(0);
+            }
+            self.notices.push(key);
+        }
+        is_new
+    }
+
     /// At the beginning of an execution.
     pub fn start(execution: String) -> Self {
         Self { execution, ..Self::default() }
@@ -165,7 +180,8 @@ impl Cursor {
         out.extend(self.attempts_started.to_be_bytes());
         out.extend(self.attempts_ended.to_be_bytes());
         out.push(u8::from(self.result_sent));
-        out.extend(self.notice.to_be_bytes());
+        out.extend(number(self.notices.len()).to_be_bytes());
+        self.notices.iter().for_each(|key| out.extend(key.to_be_bytes()));
         out.extend(self.log_bytes.to_be_bytes());
         out.extend(number(self.streams.len()).to_be_bytes());
         for (key, InstancePosition { position, skip }) in &self.streams {
@@ -222,7 +238,7 @@ impl Reader<'_> {
             attempts_started: self.u32()?,
             attempts_ended: self.u32()?,
             result_sent: self.array::<1>()? != [0],
-            notice: self.u32()?,
+            notices: self.notices()?,
             log_bytes: u64::from_be_bytes(self.array()?),
             streams: Vec::new(),
         };
@@ -244,6 +260,14 @@ impl Reader<'_> {
             cursor.streams.push((key, InstancePosition { position, skip }));
         }
         Ok(cursor)
+    }
+
+    fn notices(&mut self) -> Result<Vec<u32>, CursorError> {
+        let count = self.u32()? as usize;
+        if count > MAX_NOTICES {
+            return Err(CursorError::Damaged);
+        }
+        (0..count).map(|_| self.u32()).collect()
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CursorError> {
@@ -284,7 +308,8 @@ mod tests {
 
     prop_compose! {
         fn cursor()(
-            started in any::<u32>(), ended in 0_u32..2, result_sent in any::<bool>(), notice in any::<u32>(),
+            started in any::<u32>(), ended in 0_u32..2, result_sent in any::<bool>(),
+            notices in prop::collection::vec(any::<u32>(), 0..9),
             log_bytes in any::<u64>(),
             streams in prop::collection::btree_map(
                 (2_u32..4, "[a-z]{1,9}", 0_u32..3), (position(), 0_u32..9), 0..6),
@@ -293,7 +318,7 @@ mod tests {
                 (StreamKey { attempt, container, restart }, InstancePosition { position, skip })
             }).collect();
             let execution = "e".to_owned();
-            Cursor { execution, attempts_started: started, attempts_ended: ended, result_sent, notice, log_bytes, streams }
+            Cursor { execution, attempts_started: started, attempts_ended: ended, result_sent, notices, log_bytes, streams }
         }
     }
 

@@ -265,7 +265,7 @@ pub struct Policies {
 /// How long an execution may take.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Deadlines {
-    /// From creation until a deciding container has started. Passing it ends the execution with START_DEADLINE, or with
+    /// From creation, or from the end of QUEUED, until a deciding container has started. Passing it ends the execution with START_DEADLINE, or with
     /// IMAGE_PULL or UNSCHEDULABLE when that is why. At least 1 s; unset: none.
     #[prost(message, optional, tag = "1")]
     pub start: ::core::option::Option<::prost_types::Duration>,
@@ -348,7 +348,7 @@ pub struct Group {
 pub enum ExecutionState {
     /// Never sent by a broker.
     Unspecified = 0,
-    /// Accepted, but the cluster does not try to place it yet: a Batch queue or a suspended Kueue workload.
+    /// Accepted, but the cluster does not try to place it yet: a Batch queue, or a scheduling gate such as Kueue's.
     Queued = 1,
     /// The object exists; no deciding container has started.
     Pending = 2,
@@ -356,7 +356,7 @@ pub enum ExecutionState {
     Running = 3,
     /// The outcome is known; lines or the result are still on their way, or containers that do not decide still run.
     Ending = 4,
-    /// Final: every deciding container ended with exit code 0.
+    /// Final: every deciding container ended with exit code 0, and none was killed for memory.
     Succeeded = 5,
     /// Final: see `outcome.failure_class`.
     Failed = 6,
@@ -403,7 +403,7 @@ pub enum FailureClass {
     Unspecified = 0,
     /// A deciding container ended by itself with an exit code other than 0.
     Application = 1,
-    /// The kernel killed a container for memory.
+    /// The kernel killed a container for memory, or a process in it: the exit code may be 0.
     OutOfMemory = 2,
     /// The run deadline passed.
     Deadline = 3,
@@ -413,9 +413,11 @@ pub enum FailureClass {
     Evicted = 5,
     /// A pod of higher priority took its place.
     Preempted = 6,
-    /// The node's instance was reclaimed.
+    /// The node's instance was reclaimed: it was shut down or is gone, and the pod demands spot nodes. A reclaimed node that is
+    /// drained first makes EVICTED.
     SpotInterrupted = 7,
-    /// The node went away with the pod on it.
+    /// The node went away with the pod on it: it was shut down, deleted or tainted NoExecute. A node that only does not answer
+    /// is a notice and no outcome.
     NodeLost = 8,
     /// An image could not be pulled before the start deadline, or has a name that can be none's.
     ImagePull = 9,
@@ -786,8 +788,10 @@ pub struct LogStreamEnd {
 /// Something a person should know.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Notice {
-    /// UPPER_SNAKE_CASE and stable, for a program: PULLING_IMAGE, IMAGE_PULL_FAILED, UNSCHEDULABLE, INIT_CONTAINER,
-    /// CONTAINER_RESTARTED, CANCEL_REQUESTED, NODE_UNREACHABLE, RESULT_MISSING and others that may come.
+    /// UPPER_SNAKE_CASE and stable, for a program. Why it does not run: QUEUED, UNSCHEDULABLE, SCALING_UP, PREEMPTING,
+    /// VOLUME_NOT_READY, SANDBOX_FAILED, PULLING_IMAGE, IMAGE_PULL_FAILED, CONTAINER_WAITING, INIT_CONTAINER, and
+    /// EVENTS_NOT_READABLE when the cluster does not let the broker see more. What happens to it: CONTAINER_RESTARTED,
+    /// CANCEL_REQUESTED, DELETE_REQUESTED, DISRUPTION, NODE_UNREACHABLE, RESULT_MISSING. Others may come.
     #[prost(string, tag = "1")]
     pub code: ::prost::alloc::string::String,
     /// One sentence for a person.

@@ -6,7 +6,10 @@ from podbroker import Check, CheckStatus, ServerInfo, Target, TargetHealth, Targ
 
 ROLE = "arn:aws:iam::111122223333:role/AstroRemoteKPO"
 PLACE = TargetPlace(cluster="remote-kpo-demo", region="us-east-1", role_arn=ROLE, namespace="astro-remote-kpo")
-VERBS = ("create pods", "get pods", "list pods", "watch pods", "patch pods", "delete pods", "get pods/log")
+VERBS = (
+    *("create pods", "get pods", "list pods", "watch pods", "patch pods", "delete pods"),
+    *("get pods/log", "list events", "watch events"),
+)
 
 EKS = (
     ("caller", "", "subject airflow, tenant data", "", ""),

@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::clock::ServerClock;
+use super::names::{INSTANCE_LABEL, TARGET_LABEL};
+use crate::execution::{InstanceId, TargetName};
 use crate::identity::eks::{ChainError, Hope};
 
 /// An API server that has not answered with headers by then will be asked again. Longer than the slowest admission
@@ -30,7 +32,10 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
 /// the load of a fleet of them and bounds how long a silently dead one is believed.
 pub(super) const WATCH_SECONDS: u32 = 290;
 
-/// Pods of one page of a list.
+/// A server that asks to be left alone for longer than this is asked all the same.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+/// Objects of one page of a list.
 const LIST_PAGE: u32 = 500;
 
 /// Why a request failed.
@@ -74,6 +79,19 @@ impl ApiError {
         None
     }
 
+    /// How long the server wants to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(status) => {
+                let seconds = status.details.as_ref().map(|details| details.retry_after_seconds);
+                seconds
+                    .filter(|seconds| *seconds > 0)
+                    .map(|seconds| Duration::from_secs(seconds.into()).min(LONGEST_WAIT))
+            }
+            Self::Transport { .. } => None,
+        }
+    }
+
     /// Asking again may help: nobody answered, or the server said later.
     pub(super) fn is_passing(&self) -> bool {
         match self {
@@ -103,7 +121,32 @@ pub(super) struct LogRequest<'a> {
     pub(super) tail_lines: Option<u64>,
 }
 
-/// The pods of one namespace.
+/// Which objects of the namespace a list or a watch is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// The resource in a path, such as `pods`.
+    pub(super) resource: &'static str,
+    /// A selector for labels.
+    pub(super) labels: Option<String>,
+    /// A selector for fields.
+    pub(super) fields: Option<String>,
+}
+
+impl Selection {
+    /// All pods of an installation's target.
+    pub(super) fn of_pods(instance: &InstanceId, target: &TargetName) -> Self {
+        let labels = format!("{INSTANCE_LABEL}={instance},{TARGET_LABEL}={target}");
+        Self { resource: "pods", labels: Some(labels), fields: None }
+    }
+
+    /// Those of them that have this label too.
+    pub(super) fn with_label(&self, label: &str, value: &str) -> Self {
+        let labels = self.labels.as_deref().map(|labels| format!("{labels},")).unwrap_or_default();
+        Self { labels: Some(format!("{labels}{label}={value}")), ..self.clone() }
+    }
+}
+
+/// The pods of one namespace, and what happens to them.
 #[derive(Clone)]
 pub(super) struct PodApi {
     client: kube::Client,
@@ -124,8 +167,12 @@ impl PodApi {
         &self.clock
     }
 
+    fn all(&self, resource: &str) -> String {
+        format!("/api/v1/namespaces/{}/{resource}", self.namespace)
+    }
+
     fn pods(&self) -> String {
-        format!("/api/v1/namespaces/{}/pods", self.namespace)
+        self.all("pods")
     }
 
     fn pod(&self, name: &str) -> String {
@@ -192,22 +239,28 @@ impl PodApi {
         self.json::<Value>(request).await.map(drop)
     }
 
-    /// One page of the pods with these labels.
-    pub(super) async fn list(&self, labels: &str, token: Option<&str>) -> Result<ObjectList<Pod>, ApiError> {
-        let mut params = ListParams::default().labels(labels).limit(LIST_PAGE);
+    /// One page of a list.
+    pub(super) async fn list<T: DeserializeOwned + Clone>(
+        &self,
+        selection: &Selection,
+        token: Option<&str>,
+    ) -> Result<ObjectList<T>, ApiError> {
+        let mut params = ListParams::default().limit(LIST_PAGE);
+        (params.label_selector, params.field_selector) = (selection.labels.clone(), selection.fields.clone());
         params.continue_token = token.map(str::to_owned);
-        self.json(self.with_agent(kube::core::Request::new(self.pods()).list(&params))?).await
+        self.json(self.with_agent(kube::core::Request::new(self.all(selection.resource)).list(&params))?).await
     }
 
-    /// Changes of the pods with these labels after a resource version, until the server ends the stream.
-    pub(super) async fn watch(
+    /// Changes after a resource version, until the server ends the stream.
+    pub(super) async fn watch<T: DeserializeOwned + Clone>(
         &self,
-        labels: &str,
+        selection: &Selection,
         version: &str,
-    ) -> Result<impl Stream<Item = Result<WatchEvent<Pod>, kube::Error>> + use<>, ApiError> {
-        let params = WatchParams::default().labels(labels).timeout(WATCH_SECONDS);
-        let request = self.with_agent(kube::core::Request::new(self.pods()).watch(&params, version))?;
-        match tokio::time::timeout(ANSWER_DEADLINE, self.client.request_events(request)).await {
+    ) -> Result<impl Stream<Item = Result<WatchEvent<T>, kube::Error>> + use<T>, ApiError> {
+        let mut params = WatchParams::default().timeout(WATCH_SECONDS);
+        (params.label_selector, params.field_selector) = (selection.labels.clone(), selection.fields.clone());
+        let request = kube::core::Request::new(self.all(selection.resource)).watch(&params, version);
+        match tokio::time::timeout(ANSWER_DEADLINE, self.client.request_events(self.with_agent(request)?)).await {
             Ok(Ok(events)) => Ok(events),
             Ok(Err(kube::Error::Api(status))) => Err(ApiError::Refused(status)),
             Ok(Err(error)) => Err(ApiError::transport("the watch could not be opened", error)),

@@ -161,14 +161,15 @@ impl Attempts {
 
 /// When an attempt ended, as far as the API knows.
 pub(super) fn ended_at(view: &View) -> Option<Timestamp> {
-    let disrupted = view.disruption.as_ref().and_then(|(_, since)| *since);
+    let disrupted = view.disruption.as_ref().and_then(|disruption| disruption.since);
     status::status(view).ended.or(disrupted).or(view.delete_requested).or(view.created)
 }
 
 /// A container has run, or may have: of a node that was lost the last word may never have come.
 fn may_have_started(view: &View) -> bool {
     let has_run = view.containers.iter().any(|container| !container.is_hidden() && container.has_run());
-    let is_lost = || status::status(view).outcome.is_some_and(|outcome| outcome.class == Some(FailureClass::NodeLost));
+    let lost = |class| matches!(class, FailureClass::NodeLost | FailureClass::SpotInterrupted);
+    let is_lost = || status::status(view).outcome.and_then(|outcome| outcome.class).is_some_and(lost);
     has_run || (!view.node.is_empty() && is_lost())
 }
 

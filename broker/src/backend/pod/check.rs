@@ -12,7 +12,7 @@ use crate::backend::{Check, Verdict};
 use crate::identity::eks::{Chain, LINKS, Link};
 
 /// What the broker does in a target's namespace: the verbs of its role, no more and no less.
-const VERBS: [(&str, &str, &str); 7] = [
+const VERBS: [(&str, &str, &str); 9] = [
     ("create", "pods", ""),
     ("get", "pods", ""),
     ("list", "pods", ""),
@@ -20,7 +20,14 @@ const VERBS: [(&str, &str, &str); 7] = [
     ("patch", "pods", ""),
     ("delete", "pods", ""),
     ("get", "pods", "log"),
+    ("list", "events", ""),
+    ("watch", "events", ""),
 ];
+
+/// What is lost without it is an explanation, so the rest goes on.
+fn is_optional(resource: &str) -> bool {
+    resource == "events"
+}
 
 /// The links, as they are tried. After the first broken one the rest is skipped, but for the verbs, which are all tried.
 pub(super) fn check(
@@ -58,7 +65,7 @@ pub(super) fn check(
             } else {
                 skipped("permission", &subject(verb, resource, subresource))
             };
-            permitted &= permission.verdict == Verdict::Passed;
+            permitted &= permission.verdict == Verdict::Passed || is_optional(resource);
             yield permission;
         }
         yield if permitted { dry_run(&settings, &api).await } else { skipped("create", "") };
@@ -185,8 +192,13 @@ async fn permission(settings: &PodSettings, api: &PodApi, verb: &str, resource: 
         }
         Ok(answer) => {
             let why = answer["status"]["reason"].as_str().unwrap_or_default();
-            let resource = subject.split_once(' ').map_or(resource, |(_, resource)| resource);
-            let fix = format!("add the verb {verb} on {resource} to the role bound in the namespace {namespace}");
+            let (_, resource) = subject.split_once(' ').unwrap_or(("", resource));
+            let mut fix = format!("add the verb {verb} on {resource} to the role bound in the namespace {namespace}");
+            if is_optional(resource) {
+                fix.push_str(
+                    "; executions run without it, but nobody is told which volume, image or network a pod waits for",
+                );
+            }
             failed("permission", &subject, format!("not allowed in the namespace {namespace} {why}"), fix)
         }
         Err(error) => {

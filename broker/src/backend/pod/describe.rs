@@ -1,10 +1,10 @@
-//! From views to what callers are told: the execution, its attempts, and what is worth a notice.
+//! From views to what callers are told: the execution and its attempts.
 
 use super::PodSettings;
 use super::attempts::Attempts;
-use super::status::{self, Status, image_trouble, is_image_trouble};
-use super::view::{ContainerState, View};
-use crate::execution::{Address, Attempt, Execution, Notice, Severity, State};
+use super::status::{self, Status};
+use super::view::View;
+use crate::execution::{Address, Attempt, Execution, State};
 
 /// The address of the execution that a pod belongs to.
 pub(super) fn address(settings: &PodSettings, view: &View) -> Address {
@@ -62,33 +62,4 @@ pub(super) fn attempt(view: &View, state: State) -> Attempt {
         pod_uid: view.uid.clone(),
         node_name: view.node.clone(),
     }
-}
-
-/// What a person should know about it now, most important first.
-pub(super) fn notice(view: &View) -> Option<Notice> {
-    if let Some(refused) = &view.refused {
-        let message = format!("attempt {} cannot be made: {}", refused.number, refused.message);
-        return Some(Notice { code: "ATTEMPT_REFUSED", message, severity: Severity::Warning });
-    }
-    if let Some(intent) = view.stop.as_ref().or(view.cancel.as_ref()) {
-        let because = if intent.reason.is_empty() { String::new() } else { format!(": {}", intent.reason) };
-        let message = format!("{} asked for its end{because}", intent.by);
-        return Some(Notice { code: "CANCEL_REQUESTED", message, severity: Severity::Info });
-    }
-    if let Some(why) = &view.unschedulable {
-        let message = format!("no node can take the pod: {why}");
-        return Some(Notice { code: "UNSCHEDULABLE", message, severity: Severity::Warning });
-    }
-    view.containers.iter().find_map(|container| match &container.state {
-        ContainerState::Waiting { reason, message } if is_image_trouble(reason) => {
-            let cause = image_trouble(message);
-            let message = format!("the image of container {} cannot be had: {cause}", container.name);
-            Some(Notice { code: "IMAGE_PULL_FAILED", message, severity: Severity::Warning })
-        }
-        _ if container.restarts > 0 && !container.is_hidden() => {
-            let message = format!("container {} was restarted, {} times so far", container.name, container.restarts);
-            Some(Notice { code: "CONTAINER_RESTARTED", message, severity: Severity::Info })
-        }
-        _ => None,
-    })
 }

@@ -1,44 +1,40 @@
-//! The one long-lived thing of a target: a labelled watch on its pods, and what it has seen.
+//! The one long-lived thing of a target: a labelled watch on its pods and one on their events, and what they have told.
 //!
-//! However many executions are followed, the API server is asked once. The hub lists, then watches from there; an end of
-//! the watch is ordinary and is resumed, and only an answer that the version is gone (410) makes it list again. What it keeps
-//! of a pod is a `View`, and of an execution its `Attempts`. Followers get each new one through a channel that holds the latest.
+//! However many executions are followed, the API server is asked once; `feed` keeps in step with it. What the hub keeps of a
+//! pod is a `View`, and of an execution its `Attempts`. Followers get each new one through a channel that holds the latest.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
-use kube::core::WatchEvent;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::PodSettings;
-use super::api::{ApiError, PodApi, WATCH_SECONDS};
+use super::api::{PodApi, Selection};
 use super::attempts::Attempts;
+use super::clock::ServerClock;
 use super::describe;
-use super::names::{INSTANCE_LABEL, TARGET_LABEL};
+use super::events::{self, Access, Early, PodEvent};
+use super::feed;
+use super::intake::{EventIntake, PodIntake};
 use super::roster::Roster;
 use super::view::{Presence, View};
 use crate::backend::Health;
-
-/// The pause after a failure, doubled up to the maximum while failures follow each other.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// A watch that says nothing for longer than the server keeps it open is dead, however alive the connection looks.
-const WATCH_IDLE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 
 /// What the hub knows. Shared by the watch, the calls and the reconciler.
 pub(super) struct Hub {
     settings: Arc<PodSettings>,
     /// Selects what belongs to the target.
-    pub(super) labels: String,
+    pub(super) pods: Selection,
     state: Mutex<State>,
     /// Something changed that may give the reconciler work.
     changed: Notify,
+    /// Whether the first list was read.
+    stepped: watch::Sender<bool>,
+    clock: ServerClock,
 }
 
 struct State {
@@ -53,11 +49,16 @@ struct State {
     groups: Roster,
     /// The version up to which the watch has told everything; 0 before the first list.
     seen: u64,
+    /// Pods that have not run, by name: the execution's hash and the attempt's number.
+    waiting: HashMap<String, (String, u32)>,
+    /// Whether events can be read.
+    access: Access,
+    early: Early,
 }
 
 impl Hub {
-    pub(super) fn new(settings: Arc<PodSettings>) -> Self {
-        let labels = format!("{INSTANCE_LABEL}={},{TARGET_LABEL}={}", settings.instance, settings.target);
+    pub(super) fn new(settings: Arc<PodSettings>, clock: ServerClock) -> Self {
+        let pods = Selection::of_pods(&settings.instance, &settings.target);
         let state = State {
             health: Health::Starting,
             executions: HashMap::new(),
@@ -66,8 +67,18 @@ impl Hub {
             changed: HashSet::new(),
             groups: Roster::default(),
             seen: 0,
+            waiting: HashMap::new(),
+            access: Access::Open,
+            early: Early::default(),
         };
-        Self { settings, labels, state: Mutex::new(state), changed: Notify::new() }
+        Self {
+            settings,
+            pods,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            stepped: watch::Sender::new(false),
+            clock,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -165,7 +176,7 @@ impl Hub {
     /// Takes in a pod that an answer brought, so that a caller reads what it wrote before the watch tells it. Returns the
     /// execution with it.
     pub(super) fn learn(&self, pod: &Pod) -> Result<Arc<Attempts>, &'static str> {
-        let view = Arc::new(View::of(pod)?);
+        let view = View::of(pod)?;
         let hash = self.hash(&view);
         let mut state = self.state();
         let known = state.executions.get(&hash).cloned();
@@ -175,9 +186,9 @@ impl Hub {
         let attempts = if version.is_some_and(|version| version < view.version)
             || (version.is_none() && view.version > state.seen)
         {
-            state.put(&hash, view)
+            state.take(&hash, view, self.clock.now())
         } else {
-            known.unwrap_or_else(|| Arc::new(Attempts::of(view)))
+            known.unwrap_or_else(|| Arc::new(Attempts::of(Arc::new(view))))
         };
         drop(state);
         self.changed.notify_one();
@@ -186,135 +197,113 @@ impl Hub {
 
     /// Watches until it is told to stop.
     pub(super) async fn run(&self, api: &PodApi, stop: &CancellationToken) {
-        let mut pause = FIRST_PAUSE;
-        let mut version = None;
-        while !stop.is_cancelled() {
-            let began = tokio::time::Instant::now();
-            let turn = async {
-                let from = match version.take() {
-                    Some(version) => version,
-                    None => self.list(api).await?,
-                };
-                self.watch(api, from).await
-            };
-            let ended = tokio::select! {
-                ended = turn => ended,
-                () = stop.cancelled() => return,
-            };
-            match ended {
-                Ok(Ended::At(next)) => version = Some(next),
-                Ok(Ended::Expired) => debug!("the watch's version is gone; listing again"),
-                Err(error) => {
-                    warn!(error = &error as &dyn std::error::Error, "the target's pods cannot be watched");
-                    self.state().health = match error.code() {
-                        Some(403) => Health::Refused(error.to_string()),
-                        _ => Health::Unreachable(error.to_string()),
-                    };
-                }
+        let mut pods = PodIntake::new(self);
+        let events = async {
+            // Which events matter is known by the pods that are there.
+            let mut stepped = self.stepped.subscribe();
+            if stepped.wait_for(|stepped| *stepped).await.is_ok() {
+                feed::run(api, &events::selection(), &mut EventIntake::new(self)).await;
             }
-            // A turn that lasted is no failure, whatever ended it. One that did not must not become a busy loop.
-            if began.elapsed() > LONGEST_PAUSE {
-                pause = FIRST_PAUSE;
-            } else {
-                let jitter = pause.mul_f64(rand::random_range(0.5..1.0));
-                tokio::select! {
-                    () = tokio::time::sleep(jitter) => {}
-                    () = stop.cancelled() => return,
-                }
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
-
-    /// Reads all pods, page by page, and notices which are no more. Returns the version to watch from.
-    async fn list(&self, api: &PodApi) -> Result<String, ApiError> {
-        let mut names = HashSet::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = api.list(&self.labels, token.as_deref()).await?;
-            for pod in &page.items {
-                names.extend(pod.metadata.name.clone());
-                self.apply(pod);
-            }
-            let version = page.metadata.resource_version.unwrap_or_default();
-            token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if token.is_none() {
-                let mut state = self.state();
-                let listed: u64 = version.parse().unwrap_or(0);
-                let known =
-                    state.executions.iter().flat_map(|(hash, known)| known.iter().map(move |view| (hash, view)));
-                let vanished: Vec<_> = known
-                    .filter(|(_, view)| view.presence == Presence::Present)
-                    .filter(|(_, view)| !names.contains(&view.pod_name) && view.version <= listed)
-                    .map(|(hash, view)| (hash.clone(), View::clone(view)))
-                    .collect();
-                for (hash, view) in vanished {
-                    state.remove(&hash, view);
-                }
-                state.seen = state.seen.max(listed).max(1);
-                state.health = Health::Serving;
-                info!(executions = state.executions.len(), "in step with the target");
-                drop(state);
-                self.changed.notify_one();
-                return Ok(version);
-            }
-        }
-    }
-
-    async fn watch(&self, api: &PodApi, mut version: String) -> Result<Ended, ApiError> {
-        let events = match api.watch(&self.labels, &version).await {
-            Err(error) if error.code() == Some(410) => return Ok(Ended::Expired),
-            events => events?,
         };
-        self.state().health = Health::Serving;
-        let mut events = std::pin::pin!(events);
-        loop {
-            let event = match tokio::time::timeout(WATCH_IDLE, events.next()).await {
-                Ok(Some(Ok(event))) => event,
-                // The server cuts watches when it likes, also in the middle of an event; nothing is lost by going on from
-                // the last version. An unreachable server shows itself when the watch is opened again.
-                Ok(Some(Err(error))) => {
-                    debug!(error = &error as &dyn std::error::Error, "the watch broke off; resuming");
-                    return Ok(Ended::At(version));
-                }
-                Ok(None) | Err(_) => return Ok(Ended::At(version)),
-            };
-            match event {
-                WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
-                    self.apply(&pod);
-                    version = pod.metadata.resource_version.unwrap_or(version);
-                }
-                WatchEvent::Deleted(pod) => {
-                    if let Ok(view) = View::of(&pod) {
-                        let hash = self.hash(&view);
-                        self.state().remove(&hash, view);
-                    }
-                    version = pod.metadata.resource_version.unwrap_or(version);
-                }
-                WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
-                WatchEvent::Error(status) if status.code == 410 => return Ok(Ended::Expired),
-                WatchEvent::Error(status) => return Err(ApiError::Refused(status)),
-            }
-            let mut state = self.state();
-            state.seen = state.seen.max(version.parse().unwrap_or(0));
-            drop(state);
-            self.changed.notify_one();
-        }
+        let both = futures::future::join(feed::run(api, &self.pods, &mut pods), events);
+        stop.run_until_cancelled(both).await;
     }
 
-    fn apply(&self, pod: &Pod) {
+    /// Notes how the target is.
+    pub(super) fn set_health(&self, health: Health) {
+        self.state().health = health;
+    }
+
+    /// Everything up to this version was told.
+    pub(super) fn reach(&self, version: u64) {
+        let mut state = self.state();
+        state.seen = state.seen.max(version);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Takes in a version of a pod.
+    pub(super) fn apply(&self, pod: &Pod) {
         match View::of(pod) {
             Ok(view) => {
                 let hash = self.hash(&view);
                 let mut state = self.state();
                 let known = state.executions.get(&hash).and_then(|attempts| attempts.number(view.attempt));
                 if known.is_none_or(|known| known.version <= view.version) {
-                    state.put(&hash, Arc::new(view));
+                    state.take(&hash, view, self.clock.now());
                 }
             }
             // Somebody tampered with it. It is not ours to judge any more, and saying so once per version is enough.
             Err(problem) => {
                 warn!(pod = pod.metadata.name.as_deref().unwrap_or_default(), problem, "passing over a pod");
+            }
+        }
+    }
+
+    /// A pod is no more. Of one that was tampered with, the last that could be read stands.
+    pub(super) fn forget(&self, pod: &Pod) {
+        match View::of(pod) {
+            Ok(view) => {
+                let hash = self.hash(&view);
+                self.state().remove(&hash, view);
+            }
+            Err(_) => self.remove_where(|view| Some(&view.pod_name) == pod.metadata.name.as_ref()),
+        }
+    }
+
+    /// A whole list was read at this version. What it did not have is no more.
+    pub(super) fn keep_listed(&self, listed: &HashSet<String>, version: u64) {
+        // What was learned after the list was made is not in it.
+        self.remove_where(|view| !listed.contains(&view.pod_name) && view.version <= version);
+        let mut state = self.state();
+        state.seen = state.seen.max(version).max(1);
+        state.health = Health::Serving;
+        info!(executions = state.executions.len(), "in step with the target");
+        drop(state);
+        self.changed.notify_one();
+        self.stepped.send_replace(true);
+    }
+
+    fn remove_where(&self, is_gone: impl Fn(&View) -> bool) {
+        let mut state = self.state();
+        let known = state.executions.iter().flat_map(|(hash, known)| known.iter().map(move |view| (hash, view)));
+        let gone: Vec<_> = known
+            .filter(|(_, view)| view.presence == Presence::Present && is_gone(view))
+            .map(|(hash, view)| (hash.clone(), View::clone(view)))
+            .collect();
+        for (hash, view) in gone {
+            state.remove(&hash, view);
+        }
+    }
+
+    /// Takes in what an event says of a pod.
+    pub(super) fn hear(&self, about: &ObjectReference, event: PodEvent) {
+        let (Some(name), Some(uid)) = (&about.name, &about.uid) else { return };
+        let mut state = self.state();
+        let waiting = state.waiting.get(name).and_then(|(hash, attempt)| {
+            let view = state.executions.get(hash)?.number(*attempt)?;
+            (view.uid == *uid).then(|| (hash.clone(), View::clone(view)))
+        });
+        if let Some((hash, mut view)) = waiting {
+            if events::keep(&mut view.events, event) {
+                state.put(&hash, Arc::new(view));
+            }
+            return;
+        }
+        state.early.push(uid.clone(), event);
+    }
+
+    /// Notes whether events can be read, and tells those who wait for a pod.
+    pub(super) fn allow_events(&self, access: Access) {
+        let mut state = self.state();
+        if state.access == access {
+            return;
+        }
+        state.access = access;
+        for (hash, attempt) in state.waiting.values().cloned().collect::<Vec<_>>() {
+            let view = state.executions.get(&hash).and_then(|attempts| attempts.number(attempt)).cloned();
+            if let Some(view) = view {
+                state.put(&hash, Arc::new(View { access, ..View::clone(&view) }));
             }
         }
     }
@@ -347,7 +336,22 @@ impl Drop for Leaving {
 }
 
 impl State {
-    /// Takes in a pod; returns its execution.
+    /// Takes in a version of a pod, with what is known of it besides; returns its execution.
+    fn take(&mut self, hash: &str, mut view: View, now: Timestamp) -> Arc<Attempts> {
+        view.access = self.access;
+        match self.executions.get(hash).and_then(|attempts| attempts.number(view.attempt)) {
+            Some(known) => view.inherit(known, now),
+            None => self.early.take(&view.uid, &mut view.events),
+        }
+        if events::matter(&view) {
+            self.waiting.insert(view.pod_name.clone(), (hash.to_owned(), view.attempt));
+        } else {
+            self.waiting.remove(&view.pod_name);
+        }
+        self.put(hash, Arc::new(view))
+    }
+
+    /// Takes in a view; returns its execution.
     fn put(&mut self, hash: &str, view: Arc<View>) -> Arc<Attempts> {
         self.changed.insert(hash.to_owned());
         tell(&mut self.pod_followers, &view.pod_name, &view);
@@ -370,6 +374,7 @@ impl State {
         let pod_name = last.pod_name.clone();
         let attempts = self.put(hash, Arc::new(View { presence: Presence::Gone, ..last }));
         self.pod_followers.remove(&pod_name);
+        self.waiting.remove(&pod_name);
         if attempts.is_gone() {
             self.executions.remove(hash);
             self.followers.remove(hash);
@@ -389,10 +394,6 @@ fn tell<T>(followers: &mut HashMap<String, watch::Sender<Arc<T>>>, key: &str, va
     }
 }
 
-/// How a watch ended.
-enum Ended {
-    /// It can be resumed from this version.
-    At(String),
-    /// Its version is gone.
-    Expired,
-}
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

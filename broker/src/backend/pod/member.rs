@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::api::ApiError;
+use super::api::{ApiError, Selection};
 use super::attempts::Attempts;
 use super::names::{EXECUTION_LABEL, FINALIZER, GROUP_LABEL};
 use super::view::View;
@@ -29,16 +29,15 @@ pub(super) enum Leave {
 impl PodBackend {
     /// Everybody in the group, by the cluster's word.
     pub(super) async fn list_group(&self, hash: &str) -> Result<Vec<Arc<Attempts>>, ApiError> {
-        let labels = format!("{},{GROUP_LABEL}={hash}", self.hub.labels);
-        self.learn_all(&labels).await
+        self.learn_all(&self.hub.pods.with_label(GROUP_LABEL, hash)).await
     }
 
-    /// All executions whose pods have these labels, by the cluster's word.
-    pub(super) async fn learn_all(&self, labels: &str) -> Result<Vec<Arc<Attempts>>, ApiError> {
+    /// All executions of these pods, by the cluster's word.
+    pub(super) async fn learn_all(&self, pods: &Selection) -> Result<Vec<Arc<Attempts>>, ApiError> {
         let mut found: Vec<Arc<Attempts>> = Vec::new();
         let mut token: Option<String> = None;
         loop {
-            let page = self.api.list(labels, token.as_deref()).await?;
+            let page = self.api.list::<Pod>(pods, token.as_deref()).await?;
             for attempts in page.items.iter().filter_map(|pod| self.hub.learn(pod).ok()) {
                 // The pods of one execution come one by one; the last answer has all of them.
                 let address = |attempts: &Attempts| describe::address(&self.settings, attempts.oldest());
@@ -98,9 +97,8 @@ impl PodBackend {
 
     /// The execution with this address, if it is a member of some group; its pod's name does not tell.
     pub(super) async fn find_member(&self, address: &Address) -> Result<Option<Arc<Attempts>>, Error> {
-        let labels = format!("{},{EXECUTION_LABEL}={}", self.hub.labels, address.hash());
-        let found =
-            self.learn_all(&labels).await.map_err(|error| self.error("list the pods of an execution", error))?;
+        let pods = self.hub.pods.with_label(EXECUTION_LABEL, &address.hash());
+        let found = self.learn_all(&pods).await.map_err(|error| self.error("list the pods of an execution", error))?;
         Ok(found.into_iter().find(|attempts| describe::address(&self.settings, attempts.oldest()) == *address))
     }
 

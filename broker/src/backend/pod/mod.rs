@@ -13,14 +13,20 @@ mod chunk;
 mod claim;
 mod clock;
 mod collect;
+mod deletion;
 mod describe;
+mod events;
+mod feed;
 mod group;
 mod hub;
+mod intake;
 mod lines;
 mod logs;
 mod manifest;
 mod member;
 mod names;
+mod node;
+mod notices;
 mod place;
 mod reconcile;
 mod refusal;
@@ -103,9 +109,10 @@ impl PodBackend {
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let Connection { client, chain, .. } = connection;
-        let api = PodApi::new(client, &settings.namespace, settings.instance.as_str(), ServerClock::default());
+        let clock = ServerClock::default();
         let settings = Arc::new(settings);
-        let hub = Arc::new(Hub::new(Arc::clone(&settings)));
+        let hub = Arc::new(Hub::new(Arc::clone(&settings), clock.clone()));
+        let api = PodApi::new(client, &settings.namespace, settings.instance.as_str(), clock);
         let backend = Arc::new(Self { settings, api, hub, chain });
         let span = info_span!("target", name = %backend.settings.target);
         if let Some(chain) = backend.chain.clone() {

@@ -107,7 +107,7 @@ fn to_be_ended(attempts: &Attempts, state: State) -> Option<(Timestamp, Act)> {
         return Some((latest.created?, Act::EndForStart));
     }
     let deadline = latest.policies.start_deadline?;
-    Some((add(latest.created?, SignedDuration::try_from(deadline).ok()?), Act::EndForStart))
+    Some((add(latest.start_counts_from()?, SignedDuration::try_from(deadline).ok()?), Act::EndForStart))
 }
 
 fn add(time: Timestamp, duration: SignedDuration) -> Timestamp {

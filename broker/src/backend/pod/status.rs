@@ -6,7 +6,10 @@
 
 use jiff::Timestamp;
 
-use super::view::{ContainerState, ContainerView, Deletion, Phase, Presence, Restarts, Termination, View};
+use super::deletion::Deletion;
+use super::node::{Capacity, Disruption};
+use super::notices;
+use super::view::{ContainerState, ContainerView, Phase, Presence, Restarts, Termination, View};
 use crate::execution::{ContainerOutcome, ContainerRole, FailureClass, Outcome, State};
 
 /// Where an execution stands.
@@ -26,8 +29,12 @@ pub(super) fn status(view: &View) -> Status {
     let started = view.deciding().filter_map(ContainerView::started).min();
     let Some(verdict) = verdict(view) else {
         let running = view.deciding().any(|container| started.is_some() || container.has_run());
-        let state = if running { State::Running } else { State::Pending };
-        return Status { state, reason: reason(view), outcome: None, started, ended: None };
+        let state = match running {
+            true => State::Running,
+            false if view.gates.is_empty() => State::Pending,
+            false => State::Queued,
+        };
+        return Status { state, reason: notices::why(view), outcome: None, started, ended: None };
     };
     let outcome = outcome(view, &verdict);
     let ended = view.deciding().filter_map(|container| container.termination()?.ended).max();
@@ -91,6 +98,10 @@ fn by_exit_codes(view: &View) -> Verdict {
     let failed = view.deciding().filter_map(ContainerView::termination).find(|end| end.exit_code != 0);
     let out_of_memory = view.containers.iter().filter_map(ContainerView::termination).any(is_out_of_memory);
     match failed {
+        // The kernel killed a child of the program, which did not mind. What it made is not to be trusted.
+        None if view.deciding().filter_map(ContainerView::termination).any(is_out_of_memory) => {
+            Verdict::Failed(FailureClass::OutOfMemory)
+        }
         None => Verdict::Succeeded,
         Some(_) if out_of_memory => Verdict::Failed(FailureClass::OutOfMemory),
         Some(_) => Verdict::Failed(FailureClass::Application),
@@ -118,18 +129,36 @@ fn killed(view: &View) -> Option<Verdict> {
     view.delete_requested.map(|_| Verdict::Failed(FailureClass::PodDeleted))
 }
 
+/// Who ended it from outside, by what is written in the pod: the kubelet's reason, then the condition. Events have no say, since
+/// not every replica has them.
 fn disruption(view: &View) -> Option<FailureClass> {
-    match view.disruption.as_ref().map(|(reason, _)| reason.as_str()) {
-        Some("PreemptionByScheduler") => return Some(FailureClass::Preempted),
-        Some("DeletionByTaintManager" | "DeletionByPodGC") => return Some(FailureClass::NodeLost),
-        Some(_) => return Some(FailureClass::Evicted),
-        None => {}
-    }
     match view.reason.as_str() {
-        "Evicted" => Some(FailureClass::Evicted),
-        "Preempting" | "Preempted" => Some(FailureClass::Preempted),
-        "NodeLost" | "NodeShutdown" | "Terminated" | "Shutdown" => Some(FailureClass::NodeLost),
-        _ => None,
+        "Evicted" => return Some(FailureClass::Evicted),
+        // The kubelet makes room for a critical pod.
+        "Preempting" | "Preempted" => return Some(FailureClass::Preempted),
+        "NodeShutdown" | "Terminated" | "Shutdown" => return Some(shut_down(view)),
+        "NodeLost" => return Some(FailureClass::NodeLost),
+        _ => {}
+    }
+    let Disruption { reason, message, .. } = view.disruption.as_deref()?;
+    let says = |word: &str| message.to_ascii_lowercase().contains(word);
+    Some(match reason.as_str() {
+        "PreemptionByScheduler" => FailureClass::Preempted,
+        "TerminationByKubelet" if says("preempted") => FailureClass::Preempted,
+        "TerminationByKubelet" if says("shutdown") => shut_down(view),
+        // A NoExecute taint can be anybody's; a node object that is gone was taken away.
+        "DeletionByTaintManager" => FailureClass::NodeLost,
+        "DeletionByPodGC" => shut_down(view),
+        _ => FailureClass::Evicted,
+    })
+}
+
+/// The node was shut down or is gone. No pod is told why; one that demands spot nodes was on one, and these go by being
+/// reclaimed.
+fn shut_down(view: &View) -> FailureClass {
+    match view.capacity {
+        Capacity::Spot => FailureClass::SpotInterrupted,
+        Capacity::Any => FailureClass::NodeLost,
     }
 }
 
@@ -171,7 +200,7 @@ fn moment_of_the_kill(view: &View) -> Option<Timestamp> {
         return view.deadline;
     }
     match &view.disruption {
-        Some((_, since)) => *since,
+        Some(disruption) => disruption.since,
         None => view.delete_requested,
     }
 }
@@ -189,12 +218,20 @@ fn vanished(view: &View) -> Verdict {
         Verdict::Failed(FailureClass::OutOfMemory)
     } else if failed_init {
         Verdict::Failed(FailureClass::Application)
-    } else if view.reason == "UnexpectedAdmissionError" || view.reason.starts_with("OutOf") {
-        // The kubelet refused what the scheduler had placed.
+    } else if is_refused_by_the_kubelet(view) {
         Verdict::Failed(FailureClass::Unschedulable)
     } else {
         Verdict::Failed(FailureClass::Application)
     }
+}
+
+/// The kubelet refused what the scheduler had placed.
+fn is_refused_by_the_kubelet(view: &View) -> bool {
+    matches!(
+        view.reason.as_str(),
+        "UnexpectedAdmissionError" | "NodeAffinity" | "NodeName" | "NodePorts" | "TopologyAffinityError"
+    ) || view.reason.starts_with("OutOf")
+        || view.message.starts_with("Pod was rejected")
 }
 
 fn outcome(view: &View, verdict: &Verdict) -> Outcome {
@@ -205,12 +242,14 @@ fn outcome(view: &View, verdict: &Verdict) -> Outcome {
     };
     // An end without a beginning is the kubelet's invention for a container that never ran.
     let ends = || view.deciding().filter_map(ContainerView::termination).filter(|end| end.started.is_some());
-    let deciding = ends().find(|end| end.exit_code != 0).or_else(|| ends().next());
+    let killed = || ends().find(|end| is_out_of_memory(end));
+    let deciding = ends().find(|end| end.exit_code != 0).or_else(killed).or_else(|| ends().next());
     let reason = match deciding {
         Some(end) if by_itself(class) => end.reason.clone(),
         _ if !view.reason.is_empty() => view.reason.clone(),
+        _ if view.disruption.is_some() => view.disruption.as_ref().map(|it| it.reason.clone()).unwrap_or_default(),
         Some(end) => end.reason.clone(),
-        None => view.disruption.as_ref().map(|(reason, _)| reason.clone()).unwrap_or_default(),
+        None => String::new(),
     };
     Outcome {
         state,
@@ -235,7 +274,13 @@ fn sentence(view: &View, class: FailureClass) -> String {
         None => fallback.to_owned(),
     };
     let by = view.cancel.as_ref().map_or("", |intent| intent.by.as_str());
-    let told = if view.message.is_empty() { String::new() } else { format!(": {}", view.message) };
+    // An eviction through the API leaves its words in the condition only.
+    let words = match &view.disruption {
+        Some(disruption) if view.message.is_empty() => disruption.message.as_str(),
+        _ => view.message.as_str(),
+    };
+    let told = if words.is_empty() { String::new() } else { format!(": {words}") };
+    let node = if view.node.is_empty() { String::new() } else { format!(" {}", view.node) };
     match class {
         FailureClass::CancelledByCaller => intent(&format!("cancelled by {by}")),
         FailureClass::StartDeadline | FailureClass::ImagePull | FailureClass::Unschedulable
@@ -248,8 +293,9 @@ fn sentence(view: &View, class: FailureClass) -> String {
         FailureClass::PodDeleted => "somebody deleted the pod before it had ended".to_owned(),
         FailureClass::Evicted => format!("the pod was evicted{told}"),
         FailureClass::Preempted => format!("a pod of higher priority took its place{told}"),
-        FailureClass::NodeLost | FailureClass::SpotInterrupted => {
-            format!("the node {} went away{told}", if view.node.is_empty() { "of the pod" } else { &view.node })
+        FailureClass::NodeLost => format!("the pod lost its node{node}{told}"),
+        FailureClass::SpotInterrupted => {
+            format!("the node{node} went away, and the pod demands spot nodes: its instance was reclaimed{told}")
         }
         FailureClass::OutOfMemory => {
             with_container(view, is_out_of_memory, "was killed for using more memory than allowed")
@@ -265,6 +311,9 @@ fn with_container(view: &View, is_it: impl Fn(&Termination) -> bool, what: &str)
         .iter()
         .find_map(|container| container.termination().filter(|end| is_it(end)).map(|end| (&container.name, end)));
     match blamed {
+        Some((name, end)) if end.exit_code == 0 => {
+            format!("container {name} ended with exit code 0, but a process in it {what}")
+        }
         Some((name, end)) => {
             let message = end.message.trim();
             let said = if message.is_empty() { String::new() } else { format!(": {message}") };
@@ -293,29 +342,6 @@ fn container_outcome(container: &ContainerView) -> ContainerOutcome {
         started: container.started(),
         ended: end.and_then(|end| end.ended),
     }
-}
-
-/// Why it stands where it stands, for a person.
-fn reason(view: &View) -> String {
-    if let Some(message) = &view.unschedulable {
-        return format!("no node can take it: {message}");
-    }
-    let waiting = view.containers.iter().find_map(|container| match &container.state {
-        ContainerState::Waiting { reason, message } if is_image_trouble(reason) => {
-            Some(format!("the image of container {} cannot be had: {}", container.name, image_trouble(message)))
-        }
-        ContainerState::Waiting { reason, message } if !is_ordinary(reason) => {
-            let said = if message.is_empty() { String::new() } else { format!(": {message}") };
-            Some(format!("container {} waits, {reason}{said}", container.name))
-        }
-        _ => None,
-    });
-    if let Some(waiting) = waiting {
-        return waiting;
-    }
-    let inits: Vec<_> = view.containers.iter().filter(|container| container.role == ContainerRole::Init).collect();
-    let running = inits.iter().position(|container| matches!(container.state, ContainerState::Running { .. }));
-    running.map(|n| format!("init container {} runs, {} of {}", inits[n].name, n + 1, inits.len())).unwrap_or_default()
 }
 
 /// A container waits like this at every start.
@@ -363,4 +389,4 @@ pub(super) fn start_deadline_class(view: &View) -> FailureClass {
 
 #[cfg(test)]
 #[path = "status_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -5,7 +5,7 @@ use super::*;
 
 /// A pod with one container `base` on a node, as the API server would show it.
 #[expect(clippy::needless_pass_by_value, reason = "literals read better without a reference")]
-fn pod(status: Value) -> Value {
+pub(in crate::backend::pod) fn pod(status: Value) -> Value {
     json!({
         "metadata": {
             "name": "x-1", "namespace": "n", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-11-21T08:00:00Z",
@@ -24,9 +24,13 @@ fn pod(status: Value) -> Value {
     })
 }
 
-fn told(pod: &Value) -> Status {
+pub(in crate::backend::pod) fn view_of(pod: &Value) -> View {
     let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
-    status(&View::of(&pod).unwrap())
+    View::of(&pod).unwrap()
+}
+
+fn told(pod: &Value) -> Status {
+    status(&view_of(pod))
 }
 
 fn ended(phase: &str, code: i32, reason: &str, at: &str) -> Value {
@@ -275,22 +279,169 @@ fn a_start_deadline_keeps_its_class() {
     }
 }
 
+/// Pods as the kubelet and the controllers of Kubernetes 1.34 leave them: status.reason, status.message, then reason and message
+/// of the `DisruptionTarget` condition.
+const DISRUPTED: [(&str, &str, &str, &str, FailureClass); 11] = [
+    (
+        "",
+        "",
+        "PreemptionByScheduler",
+        "default-scheduler: preempting to accommodate a higher priority pod",
+        FailureClass::Preempted,
+    ),
+    ("", "", "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", FailureClass::NodeLost),
+    ("", "", "DeletionByPodGC", "PodGC: node no longer exists", FailureClass::NodeLost),
+    ("", "", "EvictionByEvictionAPI", "Eviction API: evicting", FailureClass::Evicted),
+    (
+        "Evicted",
+        "The node was low on resource: memory.",
+        "TerminationByKubelet",
+        "The node was low on resource: memory.",
+        FailureClass::Evicted,
+    ),
+    (
+        "Evicted",
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi.",
+        "",
+        "",
+        FailureClass::Evicted,
+    ),
+    (
+        "Preempting",
+        "Preempted in order to admit critical pod",
+        "TerminationByKubelet",
+        "Pod was preempted by Kubelet to accommodate a critical pod.",
+        FailureClass::Preempted,
+    ),
+    (
+        "",
+        "",
+        "TerminationByKubelet",
+        "Pod was preempted by Kubelet to accommodate a critical pod.",
+        FailureClass::Preempted,
+    ),
+    (
+        "Terminated",
+        "Pod was terminated in response to imminent node shutdown.",
+        "TerminationByKubelet",
+        "Pod was terminated in response to imminent node shutdown.",
+        FailureClass::NodeLost,
+    ),
+    (
+        "NodeShutdown",
+        "Pod was rejected: Pod was rejected as the node is shutting down.",
+        "",
+        "",
+        FailureClass::NodeLost,
+    ),
+    ("", "", "SomethingNew", "of a later Kubernetes", FailureClass::Evicted),
+];
+
+fn disrupted(row: (&str, &str, &str, &str)) -> Value {
+    let (reason, message, condition, words) = row;
+    let mut pod = pod(ended("Failed", 137, "Error", LATER));
+    pod["status"]["reason"] = json!(reason);
+    pod["status"]["message"] = json!(message);
+    if !condition.is_empty() {
+        pod["status"]["conditions"] = json!([{
+            "type": "DisruptionTarget", "status": "True", "reason": condition, "message": words, "lastTransitionTime": BEFORE,
+        }]);
+    }
+    pod
+}
+
 #[test]
 fn disruptions_have_their_classes() {
-    let cases = [
-        ("PreemptionByScheduler", FailureClass::Preempted),
-        ("DeletionByTaintManager", FailureClass::NodeLost),
-        ("DeletionByPodGC", FailureClass::NodeLost),
-        ("EvictionByEvictionAPI", FailureClass::Evicted),
-        ("TerminationByKubelet", FailureClass::Evicted),
-    ];
-    for (reason, class) in cases {
-        let mut disrupted = pod(ended("Failed", 137, "Error", LATER));
-        disrupted["status"]["conditions"] = json!([{
-            "type": "DisruptionTarget", "status": "True", "reason": reason, "lastTransitionTime": BEFORE,
-        }]);
-        assert_eq!(class_of(&disrupted).1, Some(class), "{reason}");
+    for (reason, message, condition, words, class) in DISRUPTED {
+        let pod = disrupted((reason, message, condition, words));
+        assert_eq!(class_of(&pod).1, Some(class), "{reason} {condition} {words}");
+        assert!(!told(&pod).outcome.unwrap().message.is_empty());
     }
+}
+
+#[test]
+fn a_node_that_goes_away_under_a_pod_that_demands_spot_nodes_was_reclaimed() {
+    let affinity = |operator: &str, values: &[&str]| {
+        json!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+            { "matchExpressions": [{ "key": "karpenter.sh/capacity-type", "operator": operator, "values": values }] },
+        ] } } } })
+    };
+    let demands = [
+        (json!({ "nodeSelector": { "eks.amazonaws.com/capacityType": "SPOT" } }), true),
+        (json!({ "nodeSelector": { "eks.amazonaws.com/capacityType": "ON_DEMAND" } }), false),
+        (affinity("In", &["spot"]), true),
+        (affinity("In", &["spot", "on-demand"]), false),
+        (affinity("NotIn", &["spot"]), false),
+        (json!({ "tolerations": [{ "key": "cloud.google.com/gke-spot", "operator": "Exists" }] }), false),
+    ];
+    for (demand, is_spot) in demands {
+        for (reason, message, condition, words, class) in DISRUPTED {
+            let mut pod = disrupted((reason, message, condition, words));
+            let spec = pod["spec"].as_object_mut().unwrap();
+            spec.extend(demand.as_object().unwrap().clone());
+            // A taint can be anybody's; what was shut down or is gone was taken.
+            let is_taken = class == FailureClass::NodeLost && condition != "DeletionByTaintManager";
+            let expected = if is_spot && is_taken { FailureClass::SpotInterrupted } else { class };
+            assert_eq!(class_of(&pod).1, Some(expected), "{demand} {reason} {condition}");
+        }
+    }
+}
+
+#[test]
+fn a_kill_for_memory_counts_also_when_the_program_survived_it() {
+    let child = told(&pod(ended("Succeeded", 0, "OOMKilled", BEFORE)));
+    let outcome = child.outcome.unwrap();
+    assert_eq!(
+        (child.state, outcome.class, outcome.exit_code),
+        (State::Failed, Some(FailureClass::OutOfMemory), Some(0))
+    );
+    assert_eq!(outcome.reason, "OOMKilled");
+    assert!(outcome.message.contains("exit code 0, but a process in it was killed"), "{}", outcome.message);
+    // Anybody can send a KILL; only the runtime knows that it was for memory.
+    assert_eq!(class_of(&pod(ended("Failed", 137, "Error", BEFORE))).1, Some(FailureClass::Application));
+    assert_eq!(class_of(&pod(ended("Failed", 1, "OOMKilled", BEFORE))).1, Some(FailureClass::OutOfMemory));
+}
+
+#[test]
+fn what_the_kubelet_refuses_was_not_placed() {
+    let refusals = [
+        (
+            "OutOfcpu",
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 4000, used: 0, capacity: 2000",
+        ),
+        ("NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed"),
+        ("UnexpectedAdmissionError", "Pod was rejected: Allocate failed due to no healthy devices present"),
+        ("TaintToleration", "Pod was rejected: Predicate TaintToleration failed"),
+    ];
+    for (reason, message) in refusals {
+        let refused = pod(json!({ "phase": "Failed", "reason": reason, "message": message }));
+        assert_eq!(class_of(&refused).1, Some(FailureClass::Unschedulable), "{reason}");
+    }
+}
+
+#[test]
+fn a_pod_on_a_lost_node_has_not_ended_before_it_is_said_to_have() {
+    let mut lost = pod(json!({ "phase": "Running", "conditions": [
+        { "type": "Ready", "status": "False" }, { "type": "ContainersReady", "status": "True" },
+        { "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "lastTransitionTime": LATER },
+    ], "containerStatuses": [{
+        "name": "base", "state": { "running": { "startedAt": BEFORE } },
+        "restartCount": 0, "image": "", "imageID": "", "ready": true,
+    }] }));
+    lost["metadata"]["deletionTimestamp"] = json!(LATER);
+    let status = told(&lost);
+    assert_eq!((status.state, status.outcome), (State::Running, None));
+    assert!(status.reason.contains("node1 does not answer"), "{}", status.reason);
+    lost["status"]["phase"] = json!("Failed");
+    assert_eq!(class_of(&lost).1, Some(FailureClass::NodeLost));
+}
+
+#[test]
+fn a_gated_pod_is_queued() {
+    let mut gated = pod(json!({ "phase": "Pending" }));
+    gated["spec"]["nodeName"] = json!(null);
+    gated["spec"]["schedulingGates"] = json!([{ "name": "kueue.x-k8s.io/admission" }]);
+    assert_eq!(told(&gated).state, State::Queued);
 }
 
 #[test]
@@ -309,7 +460,7 @@ fn a_failed_init_container_is_to_blame() {
 #[test]
 fn what_is_gone_before_it_ended_was_deleted_and_what_had_ended_stays_as_it_was() {
     let gone = |pod: Value| {
-        let view = View::of(&serde_json::from_value(pod).unwrap()).unwrap();
+        let view = view_of(&pod);
         status(&View { presence: Presence::Gone, ..view }).outcome.unwrap()
     };
     assert_eq!(gone(pod(json!({ "phase": "Running" }))).class, Some(FailureClass::PodDeleted));

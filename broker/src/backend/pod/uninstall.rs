@@ -7,9 +7,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use tracing::debug;
 
-use super::api::PodApi;
+use super::api::{PodApi, Selection};
 use super::clock::ServerClock;
-use super::names::{FINALIZER, INSTANCE_LABEL, TARGET_LABEL};
+use super::names::FINALIZER;
 use super::{PodSettings, refusal};
 use crate::error::Error;
 use crate::identity::Connection;
@@ -31,11 +31,11 @@ impl HeldPods {
     pub async fn find(settings: PodSettings, connection: Connection) -> Result<Self, Error> {
         let clock = ServerClock::default();
         let api = PodApi::new(connection.client, &settings.namespace, settings.instance.as_str(), clock);
-        let labels = format!("{INSTANCE_LABEL}={},{TARGET_LABEL}={}", settings.instance, settings.target);
+        let selection = Selection::of_pods(&settings.instance, &settings.target);
         let (mut pods, mut running) = (Vec::new(), 0);
         let mut token: Option<String> = None;
         loop {
-            let page = api.list(&labels, token.as_deref()).await;
+            let page = api.list::<Pod>(&selection, token.as_deref()).await;
             let page = page.map_err(|error| refusal::error(&settings.target, "list pods", error))?;
             for pod in page.items.iter().filter(|pod| is_held(pod)) {
                 pods.push((

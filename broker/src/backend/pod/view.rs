@@ -6,15 +6,18 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::{self, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::claim::Membership;
+use super::deletion::Deletion;
+use super::events::{self, Access, PodEvent};
 use super::manifest::{read_labels, read_time};
 use super::names::{
     ATTEMPT_LABEL, CANCEL, CLAIMS, DECIDED, DIGEST, FINALIZER, GENERATION_LABEL, GROUP_LABEL, ID, LABELS, POLICIES,
     REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUPERSEDED, TENANT_LABEL,
 };
+use super::node::{Capacity, Disruption, NodeContact};
 use crate::execution::{CancelIntent, ContainerRole, ExecutionId, Policies, RefusedAttempt, Tenant};
 
 /// A pod, as far as it matters.
@@ -58,8 +61,22 @@ pub(super) struct View {
     pub(super) message: String,
     /// The scheduler's sentence, while it cannot place the pod.
     pub(super) unschedulable: Option<String>,
-    /// The reason of the `DisruptionTarget` condition, and since when.
-    pub(super) disruption: Option<(String, Option<Timestamp>)>,
+    /// What holds it back before the scheduler looks at it: the names of its scheduling gates.
+    pub(super) gates: Vec<String>,
+    /// When it was let out of a queue, as far as that is known. A start deadline does not run before.
+    pub(super) queued_until: Option<Timestamp>,
+    /// The node on which the scheduler makes room for it by ending others; empty if it does not.
+    pub(super) nominated: String,
+    /// The `DisruptionTarget` condition.
+    pub(super) disruption: Option<Box<Disruption>>,
+    /// Whether its node answers.
+    pub(super) contact: NodeContact,
+    /// On what kind of nodes it may be.
+    pub(super) capacity: Capacity,
+    /// What events say of it, until it runs.
+    pub(super) events: Vec<PodEvent>,
+    /// Whether events can be read.
+    pub(super) access: Access,
     /// When the run deadline passes, by the kubelet's count.
     pub(super) deadline: Option<Timestamp>,
     /// `spec.restartPolicy` is `OnFailure`: a failed container starts again.
@@ -73,20 +90,6 @@ pub(super) struct View {
 pub(super) enum Presence {
     Present,
     Gone,
-}
-
-/// What a deletion had to do with the end of the containers. The kubelet's last delete overwrites the time of the first one, so
-/// time alone does not tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deletion {
-    /// There was none, or it is under way.
-    Open,
-    /// The kubelet's last word on the pod takes the deletion into account: it came before the end.
-    BeforeTheEnd,
-    /// The kubelet had said its last word before.
-    AfterTheEnd,
-    /// It is done, and the cluster is too old (before 1.34) to say more.
-    Unknown,
 }
 
 /// Whether the kubelet starts a failed container again.
@@ -147,13 +150,20 @@ impl View {
         let policies: Policies = json(POLICIES)
             .and_then(|text| serde_json::from_str(text).ok())
             .ok_or("the annotation with the policies is missing or damaged")?;
-        let (spec, status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
+        let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
+        let (spec, status) = (pod.spec.as_ref().unwrap_or(&no_spec), pod.status.as_ref().unwrap_or(&no_status));
         let condition = |kind: &str, value: &str| {
             status.conditions.iter().flatten().find(|condition| condition.type_ == kind && condition.status == value)
         };
-        let unschedulable = condition("PodScheduled", "False").map(|c| c.message.clone().unwrap_or_default());
-        let disruption = condition("DisruptionTarget", "True")
-            .map(|c| (c.reason.clone().unwrap_or_default(), c.last_transition_time.as_ref().map(|time| time.0)));
+        let gates: Vec<_> = spec.scheduling_gates.iter().flatten().map(|gate| gate.name.clone()).collect();
+        let unschedulable = condition("PodScheduled", "False")
+            .filter(|c| gates.is_empty() && c.reason.as_deref() != Some("SchedulingGated"))
+            .map(|c| c.message.clone().unwrap_or_default());
+        let since = |c: &PodCondition| c.last_transition_time.as_ref().map(|time| time.0);
+        let disruption = condition("DisruptionTarget", "True").map(|c| Box::new(Disruption::of(c)));
+        // Kueue lets a pod go just before the scheduler finds its place.
+        let is_kueues = labels.keys().any(|key| key.starts_with("kueue.x-k8s.io/"));
+        let queued_until = condition("PodScheduled", "True").filter(|_| is_kueues).and_then(since);
         let deadline = status
             .start_time
             .as_ref()
@@ -187,19 +197,43 @@ impl View {
             released: read_time(json(RELEASED)),
             // The API server writes the moment of the end of the grace; the request was that much earlier.
             delete_requested: metadata.deletion_timestamp.as_ref().map(|t| t.0.saturating_sub(grace).unwrap_or(t.0)),
-            deletion: deletion(metadata, &status),
+            deletion: Deletion::of(metadata, status),
             has_finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
             presence: Presence::Present,
-            phase: phase(&status),
+            phase: phase(status),
             reason: status.reason.clone().unwrap_or_default(),
             message: status.message.clone().unwrap_or_default(),
             unschedulable,
+            gates,
+            queued_until,
+            nominated: status.nominated_node_name.clone().unwrap_or_default(),
             disruption,
+            contact: NodeContact::of(status),
+            capacity: Capacity::of(spec),
+            events: Vec::new(),
+            access: Access::Open,
             deadline,
             restarts,
-            containers: containers(&spec, &status, &policies),
+            containers: containers(spec, status, &policies),
             policies,
         })
+    }
+
+    /// Takes over what an earlier view of the same pod knew and the object does not say.
+    pub(super) fn inherit(&mut self, earlier: &Self, now: Timestamp) {
+        if self.uid != earlier.uid {
+            return;
+        }
+        if events::matter(self) {
+            self.events.clone_from(&earlier.events);
+        }
+        let was_let_go = !earlier.gates.is_empty() && self.gates.is_empty();
+        self.queued_until = earlier.queued_until.or(was_let_go.then_some(now)).or(self.queued_until);
+    }
+
+    /// From when on a start deadline counts.
+    pub(super) fn start_counts_from(&self) -> Option<Timestamp> {
+        self.queued_until.or(self.created)
     }
 
     /// The container with that name.
@@ -272,18 +306,6 @@ fn membership(
     }))
 }
 
-fn deletion(metadata: &ObjectMeta, status: &PodStatus) -> Deletion {
-    if metadata.deletion_timestamp.is_none() || metadata.deletion_grace_period_seconds != Some(0) {
-        return Deletion::Open;
-    }
-    // A deletion counts up the generation, and a status names the generation that it is about.
-    match (metadata.generation, status.observed_generation) {
-        (Some(generation), Some(observed)) if observed >= generation => Deletion::BeforeTheEnd,
-        (Some(_), Some(_)) => Deletion::AfterTheEnd,
-        _ => Deletion::Unknown,
-    }
-}
-
 fn phase(status: &PodStatus) -> Phase {
     match status.phase.as_deref() {
         Some("Running") => Phase::Running,
@@ -295,52 +317,66 @@ fn phase(status: &PodStatus) -> Phase {
 }
 
 fn containers(spec: &PodSpec, status: &PodStatus, policies: &Policies) -> Vec<ContainerView> {
-    let find = |statuses: &Option<Vec<ContainerStatus>>, name: &str| {
-        statuses.iter().flatten().find(|status| status.name == name).cloned()
-    };
     let init = spec.init_containers.iter().flatten().map(|container| {
         let role = match container.restart_policy.as_deref() {
             Some("Always") => ContainerRole::Sidecar,
             _ => ContainerRole::Init,
         };
-        container_view(&container.name, role, find(&status.init_container_statuses, &container.name))
+        container_view(&container.name, role, status.init_container_statuses.as_deref())
     });
     let deciding = &policies.deciding_containers;
     let main = spec.containers.iter().map(|container| {
         let decides = deciding.is_empty() || deciding.contains(&container.name);
         let role = if decides { ContainerRole::Deciding } else { ContainerRole::Other };
-        container_view(&container.name, role, find(&status.container_statuses, &container.name))
+        container_view(&container.name, role, status.container_statuses.as_deref())
     });
     init.chain(main).collect()
 }
 
-fn container_view(name: &str, role: ContainerRole, status: Option<ContainerStatus>) -> ContainerView {
-    let status = status.unwrap_or_default();
-    let termination = |state: k8s_openapi::api::core::v1::ContainerStateTerminated| Termination {
-        exit_code: state.exit_code,
-        signal: state.signal.filter(|signal| *signal != 0),
-        reason: state.reason.unwrap_or_default(),
-        message: state.message.unwrap_or_default(),
-        started: state.started_at.map(|time| time.0).filter(|time| *time > Timestamp::UNIX_EPOCH),
-        ended: state.finished_at.map(|time| time.0).filter(|time| *time > Timestamp::UNIX_EPOCH),
-    };
-    let current = status.state.unwrap_or_default();
-    let state = if let Some(terminated) = current.terminated {
-        ContainerState::Terminated(termination(terminated))
-    } else if let Some(running) = current.running {
-        ContainerState::Running { started: running.started_at.map(|time| time.0) }
-    } else {
-        let waiting = current.waiting.unwrap_or_default();
-        ContainerState::Waiting {
-            reason: waiting.reason.unwrap_or_default(),
-            message: waiting.message.unwrap_or_default(),
-        }
-    };
+fn container_view(name: &str, role: ContainerRole, statuses: Option<&[ContainerStatus]>) -> ContainerView {
+    let status = statuses.into_iter().flatten().find(|status| status.name == name);
     ContainerView {
         name: name.to_owned(),
         role,
-        restarts: u32::try_from(status.restart_count).unwrap_or(0),
-        state,
-        last: status.last_state.and_then(|last| last.terminated).map(termination),
+        restarts: status.and_then(|status| u32::try_from(status.restart_count).ok()).unwrap_or(0),
+        state: status.and_then(|status| status.state.as_ref()).map_or_else(ContainerState::unknown, ContainerState::of),
+        last: status.and_then(|status| status.last_state.as_ref()?.terminated.as_ref()).map(Termination::of),
     }
 }
+
+impl ContainerState {
+    /// The kubelet has said nothing yet.
+    fn unknown() -> Self {
+        Self::Waiting { reason: String::new(), message: String::new() }
+    }
+
+    fn of(state: &v1::ContainerState) -> Self {
+        if let Some(terminated) = &state.terminated {
+            return Self::Terminated(Termination::of(terminated));
+        }
+        if let Some(running) = &state.running {
+            return Self::Running { started: running.started_at.as_ref().map(|time| time.0) };
+        }
+        let Some(waiting) = &state.waiting else { return Self::unknown() };
+        let (reason, message) = (&waiting.reason, &waiting.message);
+        Self::Waiting { reason: reason.clone().unwrap_or_default(), message: message.clone().unwrap_or_default() }
+    }
+}
+
+impl Termination {
+    fn of(state: &v1::ContainerStateTerminated) -> Self {
+        let real = |time: &Option<Time>| time.as_ref().map(|time| time.0).filter(|time| *time > Timestamp::UNIX_EPOCH);
+        Self {
+            exit_code: state.exit_code,
+            signal: state.signal.filter(|signal| *signal != 0),
+            reason: state.reason.clone().unwrap_or_default(),
+            message: state.message.clone().unwrap_or_default(),
+            started: real(&state.started_at),
+            ended: real(&state.finished_at),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

@@ -19,6 +19,7 @@ use super::attempts::{Attempts, Latest};
 use super::chunk::LogItem;
 use super::hub::{Following, Hub};
 use super::logs;
+use super::notices::{self, Keyed};
 use super::place::{LogStart, ReadMode};
 use super::view::{ContainerView, View};
 use super::{collect, describe, status};
@@ -140,10 +141,8 @@ impl Watcher {
                 events.push(self.event(EventKind::AttemptStarted(attempt)));
             }
         }
-        if let Some(notice) = describe::notice(latest) {
-            let hash = crc32fast::hash(format!("{} {}", notice.code, notice.message).as_bytes());
-            if self.cursor.notice != hash {
-                self.cursor.notice = hash;
+        for Keyed { key, notice } in notices::notices(latest) {
+            if self.cursor.add_notice(key) {
                 events.push(self.event(EventKind::Notice(notice)));
             }
         }

@@ -1,0 +1,132 @@
+//! Hands the hub what its feeds bring: the target's pods, and the events of pods.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, Pod};
+use tracing::{debug, warn};
+
+use super::api::ApiError;
+use super::events::{Access, PodEvent};
+use super::feed::Intake;
+use super::hub::Hub;
+use crate::backend::Health;
+
+/// How long a role that does not allow to read events is left alone.
+const EVENTS_PAUSE: Duration = Duration::from_mins(10);
+
+/// Takes the target's pods in.
+pub(super) struct PodIntake<'a> {
+    hub: &'a Hub,
+    /// The names that the list under way has brought.
+    listed: HashSet<String>,
+}
+
+impl<'a> PodIntake<'a> {
+    pub(super) fn new(hub: &'a Hub) -> Self {
+        Self { hub, listed: HashSet::new() }
+    }
+}
+
+impl Intake for PodIntake<'_> {
+    type Object = Pod;
+
+    fn version(pod: &Pod) -> Option<String> {
+        pod.metadata.resource_version.clone()
+    }
+
+    fn begin_list(&mut self) {
+        self.listed.clear();
+    }
+
+    fn list(&mut self, pod: Pod) {
+        self.hub.apply(&pod);
+        self.listed.extend(pod.metadata.name);
+    }
+
+    fn end_list(&mut self, version: u64) {
+        self.hub.keep_listed(&std::mem::take(&mut self.listed), version);
+    }
+
+    fn open(&mut self) {
+        self.hub.set_health(Health::Serving);
+    }
+
+    fn put(&mut self, pod: Pod) {
+        self.hub.apply(&pod);
+    }
+
+    fn remove(&mut self, pod: Pod) {
+        self.hub.forget(&pod);
+    }
+
+    fn reach(&mut self, version: u64) {
+        self.hub.reach(version);
+    }
+
+    fn fail(&mut self, error: &ApiError) -> Duration {
+        warn!(error = error as &dyn std::error::Error, "the target's pods cannot be watched");
+        self.hub.set_health(match error.code() {
+            Some(403) => Health::Refused(error.to_string()),
+            _ => Health::Unreachable(error.to_string()),
+        });
+        Duration::ZERO
+    }
+}
+
+/// Takes the events of pods in.
+pub(super) struct EventIntake<'a> {
+    hub: &'a Hub,
+}
+
+impl<'a> EventIntake<'a> {
+    pub(super) fn new(hub: &'a Hub) -> Self {
+        Self { hub }
+    }
+}
+
+impl Intake for EventIntake<'_> {
+    type Object = Event;
+
+    fn version(event: &Event) -> Option<String> {
+        event.metadata.resource_version.clone()
+    }
+
+    fn begin_list(&mut self) {}
+
+    fn list(&mut self, event: Event) {
+        self.put(event);
+    }
+
+    fn end_list(&mut self, _: u64) {}
+
+    fn open(&mut self) {
+        debug!("the events of the target's pods are followed");
+        self.hub.allow_events(Access::Open);
+    }
+
+    fn put(&mut self, event: Event) {
+        if let Some(kept) = PodEvent::of(&event) {
+            self.hub.hear(&event.involved_object, kept);
+        }
+    }
+
+    /// An event is thrown away when it is old, which says nothing about the pod.
+    fn remove(&mut self, _: Event) {}
+
+    fn reach(&mut self, _: u64) {}
+
+    fn fail(&mut self, error: &ApiError) -> Duration {
+        if error.code() != Some(403) {
+            // The pods' watch says what is wrong with the cluster.
+            debug!(error = error as &dyn std::error::Error, "the events of the target's pods cannot be followed now");
+            return Duration::ZERO;
+        }
+        warn!(
+            error = error as &dyn std::error::Error,
+            "the role does not allow to read events: why a pod waits for volumes, images and networks is not told"
+        );
+        self.hub.allow_events(Access::Refused);
+        EVENTS_PAUSE
+    }
+}
