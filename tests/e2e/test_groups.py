@@ -13,11 +13,12 @@ import podbroker
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, shell
 from e2e.proxy import Instead
-from podbroker import Client, ExecutionState, Group, GroupAction
+from e2e.waiting import wait_for
+from podbroker import Client, ExecutionState, Group, GroupAction, InfraRetry, Policies
 
 if TYPE_CHECKING:
     from e2e.broker import Brokers
-    from e2e.site import Namespace
+    from e2e.site import Namespace, Site
 
 TARGET = "local"
 #: Pods that no node takes: they cost the cluster one object and nothing else.
@@ -218,3 +219,25 @@ def test_a_member_is_found_by_a_broker_that_did_not_make_it(namespace: Namespace
     assert follow(other, submission.execution.name).text() == ["hello"]
     with pytest.raises(podbroker.NotFoundError):
         other.get(submission.execution.name + "x")
+
+
+def test_a_member_keeps_its_place_over_another_attempt(namespace: Namespace, brokers: Brokers, site: Site) -> None:
+    clients = [brokers.start(namespace=namespace).client() for _ in range(2)]
+    policies = Policies(infra_retry=InfraRetry(max_attempts=2, backoff=datetime.timedelta(seconds=5)))
+    old = submit(clients[0], "old", UNTIL_TOLD, policies=policies)
+    follow_until(clients[0], old.execution.name, has_line("ready"))
+    pod_name = old.execution.attempts[0].pod_name
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod_name}}
+    site.core.create_namespaced_pod_eviction(pod_name, namespace.name, body)
+
+    wait_for("another attempt", lambda: len(clients[1].get(old.execution.name).attempts) == 2, within=PATIENT)
+    assert clients[1].get(old.execution.name).attempts[1].pod_name == pod_name.removesuffix("-1") + "-2"
+    new = submit(clients[1], "new")
+    assert new.execution.name == old.execution.name
+    for client in clients:
+        with pytest.raises(podbroker.RefusedError) as refused:
+            client.cancel(old.execution.name, claim=old.claim)
+        assert refused.value.reason == "CLAIM_SUPERSEDED"
+    clients[0].cancel(new.execution.name, claim=new.claim)
+    assert follow(clients[1], new.execution.name).end.state is ExecutionState.CANCELLED
+    assert len(namespace.pods) == 2
