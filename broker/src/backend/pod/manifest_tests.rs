@@ -197,3 +197,71 @@ fn a_deciding_container_must_exist() {
     let error = built(simple(), &policies).unwrap_err();
     assert!(error.to_string().contains("\"bsae\" is none of the manifest's containers: base"), "{error}");
 }
+
+#[test]
+fn a_later_attempt_is_made_from_the_manifest_as_it_was_sent_and_not_from_the_live_pod() {
+    let policies =
+        PolicyRequest { infra_retry: Some(crate::execution::InfraRetryRequest::default()), ..PolicyRequest::default() };
+    let mut live = built(simple(), &policies).unwrap();
+    let sent = live["spec"].clone();
+    // What the cluster and others have written into it since then.
+    live["spec"]["nodeName"] = json!("node1");
+    live["spec"]["containers"][0]["image"] = json!("mirror/busybox");
+    live["metadata"]["uid"] = json!("u");
+    for (key, value) in [("cancel", "{}"), ("stop", "{}"), ("released-at", "x"), ("of-the-execution", "kept")] {
+        live["metadata"]["annotations"][format!("podbroker.io/{key}")] = json!(value);
+    }
+    let first: Pod = serde_json::from_value(live.clone()).unwrap();
+    let address = describe_address(&first);
+
+    let next = build_next(&settings(), &address, (2, "x-2"), &first).unwrap();
+
+    assert_eq!(next["spec"], sent);
+    let metadata = &next["metadata"];
+    assert_eq!(metadata["name"], "x-2");
+    assert_eq!(metadata["labels"]["podbroker.io/attempt"], "2");
+    assert_eq!(metadata["labels"]["podbroker.io/execution"], live["metadata"]["labels"]["podbroker.io/execution"]);
+    assert_eq!(metadata["finalizers"], json!(["podbroker.io/outcome"]));
+    let annotations = &metadata["annotations"];
+    for key in ["execution-id", "spec-digest", "policies", "labels", "submit-before", "of-the-execution"] {
+        let key = format!("podbroker.io/{key}");
+        assert_eq!(annotations[&key], live["metadata"]["annotations"][&key], "{key}");
+    }
+    for key in ["cancel", "stop", "released-at", "manifest"] {
+        assert_eq!(annotations[format!("podbroker.io/{key}")], Value::Null, "{key}");
+    }
+    for damage in [None, Some("bm8gZ3ppcA=="), Some("!")] {
+        let mut damaged = first.clone();
+        let annotations = damaged.metadata.annotations.as_mut().unwrap();
+        annotations.remove("podbroker.io/manifest");
+        annotations.extend(damage.map(|damage| ("podbroker.io/manifest".to_owned(), damage.to_owned())));
+        let why = build_next(&settings(), &address, (2, "x-2"), &damaged).unwrap_err();
+        assert!(why.starts_with("the first attempt's manifest is"), "{why}");
+    }
+}
+
+fn describe_address(pod: &Pod) -> Address {
+    super::super::describe::address(&settings(), &View::of(pod).unwrap())
+}
+
+#[test]
+fn another_attempt_needs_the_finalizer() {
+    let policies =
+        PolicyRequest { infra_retry: Some(crate::execution::InfraRetryRequest::default()), ..PolicyRequest::default() };
+    let policies = policies.resolve(&PolicyDefaults::default()).unwrap();
+    let off = PodSettings { finalizer: Finalizer::Off, ..settings() };
+    let first: Pod = serde_json::from_value(built(simple(), &PolicyRequest::default()).unwrap()).unwrap();
+    let Value::Object(manifest) = simple() else { panic!("a manifest is an object") };
+    let submit = Submit {
+        id: "x".parse().unwrap(),
+        submit_before: "2026-11-21T08:00:00Z".parse().unwrap(),
+        manifest,
+        labels: BTreeMap::new(),
+        policies: PolicyRequest::default(),
+        group: None,
+        mode: SubmitMode::Create,
+        subject: String::new(),
+    };
+    let error = build(&off, &describe_address(&first), 1, &submit, &policies, "d").unwrap_err();
+    assert_eq!(field_of(&error), "policies.infra_retry");
+}
