@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 #: Seconds. Airflow takes about 8 on an idle machine with two cores.
-START_LIMIT: Final = 120.0
+START_LIMIT: Final = 300.0
 FINAL: Final = frozenset({"success", "failed"})
 PARTS: Final = ("api-server", "scheduler", "dag-processor")
 
