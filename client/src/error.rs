@@ -6,7 +6,7 @@
 //! not errors: they are data in the answer.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tonic_types::StatusExt;
 
@@ -130,6 +130,8 @@ pub struct Error {
     pub field_violations: Vec<FieldViolation>,
     /// Finds the request in the broker's log; empty if the broker gave none.
     pub request_id: String,
+    /// Since when there was no answer, for an error that was tried again until the caller's patience ended.
+    pub since: Option<SystemTime>,
     /// The connection failed, or something between here and the broker answered in its place.
     pub(crate) transport: bool,
 }
@@ -164,6 +166,7 @@ impl Error {
             retry_delay: None,
             field_violations: Vec::new(),
             request_id: String::new(),
+            since: None,
             transport: false,
         }
     }
@@ -187,6 +190,7 @@ impl Error {
                 bad.field_violations.iter().map(one).collect()
             }),
             request_id: request_id(status, details.request_info().map(|info| info.request_id.as_str())),
+            since: None,
             transport: false,
         };
         if !from_broker {
@@ -235,6 +239,12 @@ impl Error {
         } else if cause.is_some() {
             self.code = Code::Unavailable;
         }
+    }
+
+    /// Says for how long this had been tried again.
+    pub(crate) fn after(mut self, tried: Duration) -> Self {
+        self.since = SystemTime::now().checked_sub(tried);
+        self
     }
 
     /// Says which connection it was that failed.

@@ -54,7 +54,7 @@ where
         let delay = backoff.next(error.retry_delay);
         let left = retry_for.saturating_sub(begin.elapsed());
         if delay >= left {
-            return Err(error);
+            return Err(error.after(begin.elapsed()));
         }
         tracing::debug!(code = %error.code, reason = error.reason, ?delay, "the call is tried again");
         tokio::time::sleep(delay).await;

@@ -197,7 +197,7 @@ impl Contact {
         let lost_at = self.trouble.as_ref().map_or(now, |(at, _)| *at);
         let again_at = now + self.backoff.next(error.retry_delay);
         if self.retry_for.is_some_and(|limit| again_at >= lost_at + limit) {
-            return Err(error);
+            return Err(error.after(now - lost_at));
         }
         tracing::debug!(code = %error.code, reason = error.reason, "the watch is opened anew");
         self.trouble = Some((lost_at, error));

@@ -7,6 +7,9 @@ use pyo3::types::{IntoPyDict, PyTuple};
 
 const MODULE: &str = "podbroker.exceptions";
 
+/// The one class that says since when.
+const UNAVAILABLE: &str = "UnavailableError";
+
 /// The exception for a failed call.
 pub(crate) fn to_exception(py: Python<'_>, error: Error) -> PyErr {
     let class = class_of(&error);
@@ -42,9 +45,7 @@ fn class_of(error: &Error) -> &'static str {
         "CREDENTIALS_REFUSED" => "CredentialsError",
         "QUOTA" => "QuotaError",
         "UNSUPPORTED_FEATURE" => "UnsupportedError",
-        "OVERLOADED" | "BACKEND_UNAVAILABLE" | "CREDENTIALS_UNAVAILABLE" | "GROUP_BUSY" | "DRAINING" => {
-            "UnavailableError"
-        }
+        "OVERLOADED" | "BACKEND_UNAVAILABLE" | "CREDENTIALS_UNAVAILABLE" | "GROUP_BUSY" | "DRAINING" => UNAVAILABLE,
         "INTERNAL" => "BrokerError",
         // No reason, or one that this client is too old to know: the code says which reaction fits.
         _ => class_of_code(error.code),
@@ -61,7 +62,7 @@ fn class_of_code(code: Code) -> &'static str {
         Code::AlreadyExists => "ConflictError",
         Code::FailedPrecondition => "RefusedError",
         Code::Unimplemented => "UnsupportedError",
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => "UnavailableError",
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => UNAVAILABLE,
         Code::Unknown | Code::Internal | Code::DataLoss => "BrokerError",
     }
 }
@@ -80,5 +81,8 @@ fn make(py: Python<'_>, class: &str, error: Error) -> PyResult<PyErr> {
     attributes.set_item("retryable", error.retryable)?;
     attributes.set_item("field_violations", violations)?;
     attributes.set_item("request_id", error.request_id)?;
+    if class == UNAVAILABLE {
+        attributes.set_item("since", error.since)?;
+    }
     Ok(PyErr::from_value(module.getattr(class)?.call((error.message,), Some(&attributes))?))
 }

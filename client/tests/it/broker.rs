@@ -78,22 +78,34 @@ struct State {
     seen: Mutex<Seen>,
     wires: Mutex<JoinSet<()>>,
     connect_delay: Mutex<Duration>,
+    silence: tokio::sync::Notify,
 }
 
 impl Broker {
     pub(crate) fn start(script: Script) -> Self {
+        Self::start_on(tonic::transport::Server::builder(), script)
+    }
+
+    /// One whose connections are asked to end at `age`, and are cut when `grace` has passed too.
+    pub(crate) fn start_ageing(age: Duration, grace: Duration, script: Script) -> Self {
+        let server = tonic::transport::Server::builder().max_connection_age(age).max_connection_age_grace(grace);
+        Self::start_on(server, script)
+    }
+
+    fn start_on(mut transport: tonic::transport::Server, script: Script) -> Self {
         let state = Arc::new(State {
             script: Mutex::new(script),
             seen: Mutex::default(),
             wires: Mutex::default(),
             connect_delay: Mutex::default(),
+            silence: tokio::sync::Notify::new(),
         });
         let (accept, incoming) = mpsc::channel(16);
         let service =
             Recorder { inner: BrokerServiceServer::new(Scripted(Arc::clone(&state))), state: Arc::clone(&state) };
         let mut server = JoinSet::new();
         server.spawn(async move {
-            let routes = tonic::transport::Server::builder().add_service(service);
+            let routes = transport.add_service(service);
             routes.serve_with_incoming(ReceiverStream::new(incoming)).await.expect("the scripted broker serves");
         });
         Self { state, accept, _server: Arc::new(server) }
@@ -115,9 +127,14 @@ impl Broker {
                 let (mut far, server) = tokio::io::duplex(1 << 16);
                 accept.send(Ok(server)).await.map_err(|_| std::io::ErrorKind::ConnectionRefused)?;
                 state.seen.lock().unwrap().connections += 1;
+                let shared = Arc::clone(&state);
                 state.wires.lock().unwrap().spawn(async move {
                     // A wire ends when either side hangs up; how is not its business.
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    let carried = tokio::io::copy_bidirectional(&mut near, &mut far);
+                    tokio::select! {
+                        _ = carried => {}
+                        () = shared.silence.notified() => std::future::pending().await,
+                    }
                 });
                 Ok(client)
             }
@@ -131,6 +148,11 @@ impl Broker {
 
     pub(crate) fn connect_slowly(&self, delay: Duration) {
         *self.state.connect_delay.lock().unwrap() = delay;
+    }
+
+    /// The connections that are open now carry nothing any more and stay open, as behind a firewall that forgot them.
+    pub(crate) fn fall_silent(&self) {
+        self.state.silence.notify_waiters();
     }
 }
 

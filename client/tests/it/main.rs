@@ -4,6 +4,7 @@
 
 mod broker;
 mod calls;
+mod connection;
 mod settings;
 mod watch;
 mod watch_many;

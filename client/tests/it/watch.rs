@@ -138,6 +138,8 @@ async fn a_watch_with_a_limit_gives_up_after_that_time_without_contact() {
     let error = watch.next().await.unwrap().unwrap_err();
     assert_eq!((error.code, error.reason.as_str()), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
     assert!((64..71).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    let away = error.since.unwrap().elapsed().unwrap().as_secs();
+    assert!((54..61).contains(&away), "{away} s");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,10 @@ its attributes when it is pickled.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = [
     "BrokerError",
@@ -122,7 +125,32 @@ class CredentialsError(PodbrokerError):
 
 
 class UnavailableError(PodbrokerError):
-    """The broker or the cluster does not answer, for longer than the caller wanted to wait."""
+    """The broker or the cluster does not answer, for longer than the caller wanted to wait. The pod is left alone."""
+
+    since: datetime | None
+    """Since when there was no answer; None if this was not tried again."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        reason: str = "",
+        retryable: bool = False,
+        field_violations: tuple[FieldViolation, ...] = (),
+        request_id: str = "",
+        since: datetime | None = None,
+    ) -> None:
+        """Make one as any other, with the time."""
+        super().__init__(
+            message,
+            code=code,
+            reason=reason,
+            retryable=retryable,
+            field_violations=field_violations,
+            request_id=request_id,
+        )
+        self.since = since
 
 
 class UnsupportedError(PodbrokerError):

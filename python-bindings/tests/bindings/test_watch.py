@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -188,8 +190,13 @@ def test_an_error_ends_a_watch(client: Client) -> None:
 
 def test_a_watch_gives_up_only_when_it_was_told_to() -> None:
     client = Client("http://127.0.0.1:1", connect_timeout=1)
-    with pytest.raises(podbroker.UnavailableError):
+    begin = datetime.now(timezone.utc)
+    with pytest.raises(podbroker.UnavailableError) as gave_up:
         next(client.watch("x", retry_for=0.3))
+    since = gave_up.value.since
+    assert since is not None
+    assert begin - timedelta(milliseconds=1) <= since <= datetime.now(timezone.utc)
+    assert pickle.loads(pickle.dumps(gave_up.value)).since == since  # noqa: S301 - made right here
     watch = client.watch("x")
     assert watch.poll(timeout=0.5) is None
     assert not watch.ended
