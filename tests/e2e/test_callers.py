@@ -15,6 +15,7 @@ from e2e.broker import program, toml
 from e2e.following import follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, shell
 from e2e.proxy import make_certificate
+from e2e.waiting import wait_for
 from e2e.wire import Wire, reason_of
 from podbroker import Client
 
@@ -130,6 +131,34 @@ def test_a_listener_with_tls_serves_who_trusts_its_certificate(
         pytest.raises(podbroker.PodbrokerError),
     ):
         plain.targets()
+
+
+def test_a_certificate_that_was_replaced_is_served_without_a_restart(
+    namespace: Namespace, brokers: Brokers, tmp_path: Path
+) -> None:
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for folder in (first, second):
+        folder.mkdir()
+    files, others = make_certificate(first), make_certificate(second)
+    entry = _entry(TOKENS["blue"], tenant="blue", targets=["*"])
+    tls = {"certificate": str(files.chain), "key": str(files.key)}
+    broker = brokers.start(namespace=namespace, tokens=[entry], tls=tls)
+
+    def is_trusted(authority: Path) -> bool:
+        address = f"https://localhost:{broker.port}"
+        with Client(address, token=TOKENS["blue"], ca_file=authority, retry_for=1, connect_timeout=5) as client:
+            try:
+                return client.server_info().caller_tenant == "blue"
+            except podbroker.PodbrokerError:
+                return False
+
+    assert is_trusted(files.authority)
+    assert not is_trusted(others.authority)
+    # In the middle of a replacement the files do not belong together; what was there before serves on.
+    others.key.replace(files.key)
+    wait_for("the broker to look", lambda: is_trusted(files.authority) and "left aside" in broker.log, within=120)
+    others.chain.replace(files.chain)
+    wait_for("the new certificate", lambda: is_trusted(others.authority), within=120)
 
 
 @pytest.mark.parametrize(("missing", "word"), [("tokens", "token"), ("tls", "tls")])

@@ -123,8 +123,15 @@ impl Limits {
         in_range("max_calls", &self.max_calls, 1..=1_000_000)?;
         in_range("max_watches", &self.max_watches, 1..=1_000_000)?;
         in_range("max_streams_per_connection", &self.max_streams_per_connection, 1..=1_000_000)?;
-        in_range("drain", &self.drain.as_secs(), 1..=3600)
-            .map_err(|problem| Problem { reason: format!("{} seconds", problem.reason), ..problem })
+        for (key, value, range) in [
+            ("max_connection_age", self.max_connection_age, 1..=86_400),
+            ("max_connection_age_grace", self.max_connection_age_grace, 1..=86_400),
+            ("drain", self.drain, 1..=3600),
+        ] {
+            in_range(key, &value.as_secs(), range)
+                .map_err(|problem| Problem { reason: format!("{} seconds", problem.reason), ..problem })?;
+        }
+        Ok(())
     }
 }
 

@@ -143,6 +143,13 @@ pub struct Limits {
     pub max_watches: usize,
     /// How many calls one connection may have open.
     pub max_streams_per_connection: u32,
+    /// How old a connection may be before its caller is asked to make another, which a load balancer may give to another
+    /// replica. Each replica takes up to a tenth less or more.
+    #[serde(with = "duration")]
+    pub max_connection_age: Duration,
+    /// How long the calls and watches of such a connection may go on. A watch that is cut goes on by its cursor.
+    #[serde(with = "duration")]
+    pub max_connection_age_grace: Duration,
     /// How long a stopping broker waits for open calls.
     #[serde(with = "duration")]
     pub drain: Duration,
@@ -156,6 +163,8 @@ impl Default for Limits {
             max_calls: 1000,
             max_watches: 20_000,
             max_streams_per_connection: 1000,
+            max_connection_age: Duration::from_mins(30),
+            max_connection_age_grace: Duration::from_secs(30),
             // Kubernetes kills 30 s after the signal, unless told otherwise.
             drain: Duration::from_secs(20),
         }

@@ -5,7 +5,6 @@
 //! their connections.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::Stream;
@@ -13,38 +12,28 @@ use podbroker_proto::FILE_DESCRIPTOR_SET;
 use podbroker_proto::v1::broker_service_server::{BrokerServiceServer, SERVICE_NAME};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
+use tonic::transport::Server;
 use tonic::transport::server::Connected;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tonic_reflection::server::Builder as Reflection;
 
+use super::tls::{self, TlsError};
 use crate::api::Api;
 use crate::config::{Limits, Tls};
 
 /// A peer that has vanished is noticed after the sum of both, and its watches are ended.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
-/// A peer that does not finish its handshake holds no connection for longer.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the transport cannot be used.
 #[derive(Debug, Error)]
 pub enum TransportError {
-    /// A file of the certificate cannot be read.
-    #[error("tls.{key}: cannot read {}", .file.display())]
-    CertificateFile {
-        /// The key of the configuration.
-        key: &'static str,
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The files are no certificate and its key.
-    #[error("tls: the certificate and the key cannot be used; both must be PEM and belong together")]
-    Certificate(#[source] tonic::transport::Error),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The contract's own description is damaged.
     #[error("cannot serve reflection")]
     Reflection(#[source] tonic_reflection::server::Error),
@@ -57,6 +46,7 @@ pub enum TransportError {
 #[derive(Clone)]
 pub struct Transport {
     server: Server,
+    pub(super) tls: Option<TlsAcceptor>,
     max_request_bytes: usize,
 }
 
@@ -72,21 +62,12 @@ impl Transport {
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .max_connection_age(limits.max_connection_age.mul_f64(rand::random_range(0.9..=1.1)))
+            .max_connection_age_grace(limits.max_connection_age_grace)
             .max_concurrent_streams(limits.max_streams_per_connection);
-        let server = match tls {
-            None => server,
-            Some(tls) => {
-                let identity = Identity::from_pem(read("certificate", &tls.certificate)?, read("key", &tls.key)?);
-                let tls = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE_LIMIT);
-                server.tls_config(tls).map_err(TransportError::Certificate)?
-            }
-        };
-        Ok(Self { server, max_request_bytes: limits.max_request_bytes })
+        let tls = tls.map(tls::acceptor).transpose()?;
+        Ok(Self { server, tls, max_request_bytes: limits.max_request_bytes })
     }
-}
-
-fn read(key: &'static str, file: &std::path::Path) -> Result<Vec<u8>, TransportError> {
-    std::fs::read(file).map_err(|source| TransportError::CertificateFile { key, file: file.to_owned(), source })
 }
 
 /// Serves connections until `draining`, and then until the last call has ended.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
 use super::grpc::{self, Transport, TransportError};
+use super::tls;
 use crate::api::Api;
 use crate::config::Listen;
 
@@ -85,7 +86,10 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-                grpc::serve(api, incoming, transport, draining).await
+                match transport.tls.clone() {
+                    None => grpc::serve(api, incoming, transport, draining).await,
+                    Some(tls) => grpc::serve(api, tls::handshakes(incoming, tls), transport, draining).await,
+                }
             }
             Self::Unix(listener, _) => grpc::serve(api, UnixListenerStream::new(listener), transport, draining).await,
         }

@@ -9,6 +9,7 @@ mod grpc;
 mod listener;
 mod signals;
 mod targets;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::telemetry::Metrics;
 pub use self::grpc::{Transport, TransportError, serve};
 pub use self::listener::ListenerError;
 pub use self::targets::{TargetError, held_pods, own_machine};
+pub use self::tls::TlsError;
 
 /// How long background tasks have to notice that they are to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
