@@ -58,7 +58,7 @@ identity: build wheel ## Run the tests of the identity chain: every link, outage
 	@exec $(RUN) tests/levels.py identity -- $(TESTS)
 
 .PHONY: faults
-faults: build wheel ## Run the long fault tests
+faults: build wheel ## Break things on the cluster and print the matrix; TESTS="-k 'etcd|kubelet'" picks rows
 	@exec $(RUN) tests/levels.py faults -- $(TESTS)
 
 .PHONY: bench

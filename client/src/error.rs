@@ -127,9 +127,9 @@ pub struct Error {
     /// How long to wait before, if the broker said so.
     pub retry_delay: Option<Duration>,
     /// The fields that are refused.
-    pub field_violations: Vec<FieldViolation>,
+    pub field_violations: Box<[FieldViolation]>,
     /// Finds the request in the broker's log; empty if the broker gave none.
-    pub request_id: String,
+    pub request_id: Box<str>,
     /// Since when there was no answer, for an error that was tried again until the caller's patience ended.
     pub since: Option<SystemTime>,
     /// The connection failed, or something between here and the broker answered in its place.
@@ -164,8 +164,8 @@ impl Error {
             message: message.into(),
             retryable: false,
             retry_delay: None,
-            field_violations: Vec::new(),
-            request_id: String::new(),
+            field_violations: Box::default(),
+            request_id: Box::default(),
             since: None,
             transport: false,
         }
@@ -182,7 +182,7 @@ impl Error {
             message: status.message().to_owned(),
             retryable: false,
             retry_delay: details.retry_info().and_then(|info| info.retry_delay),
-            field_violations: details.bad_request().map_or_else(Vec::new, |bad| {
+            field_violations: details.bad_request().map_or_else(Box::default, |bad| {
                 let one = |violation: &tonic_types::FieldViolation| FieldViolation {
                     field: violation.field.clone(),
                     description: violation.description.clone(),
@@ -281,7 +281,7 @@ fn is_bad_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(error.downcast_ref::<rustls::Error>(), Some(rustls::Error::InvalidCertificate(_)))
 }
 
-fn request_id(status: &tonic::Status, detail: Option<&str>) -> String {
+fn request_id(status: &tonic::Status, detail: Option<&str>) -> Box<str> {
     let metadata = || REQUEST_ID_KEYS.iter().find_map(|key| status.metadata().get(*key)?.to_str().ok());
-    detail.filter(|id| !id.is_empty()).or_else(metadata).unwrap_or_default().to_owned()
+    detail.filter(|id| !id.is_empty()).or_else(metadata).unwrap_or_default().into()
 }

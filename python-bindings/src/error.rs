@@ -80,7 +80,7 @@ fn make(py: Python<'_>, class: &str, error: Error) -> PyResult<PyErr> {
     attributes.set_item("reason", error.reason)?;
     attributes.set_item("retryable", error.retryable)?;
     attributes.set_item("field_violations", violations)?;
-    attributes.set_item("request_id", error.request_id)?;
+    attributes.set_item("request_id", &*error.request_id)?;
     if class == UNAVAILABLE {
         attributes.set_item("since", error.since)?;
     }

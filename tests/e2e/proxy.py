@@ -1,8 +1,8 @@
 """A proxy that breaks connections on command.
 
-Plain, it carries bytes and can cut, hold or refuse. In front of the API server it ends TLS with a certificate of its
-own and speaks HTTP/1.1, so that it sees requests: it can let one through to the API server and lose the answer, as a
-failing load balancer does.
+Plain, it carries bytes and can cut, hold or refuse; with several upstreams it takes turns, as a load balancer does. In
+front of the API server it ends TLS with a certificate of its own and speaks HTTP/1.1, so that it sees requests: it can
+lose the answer to one, give another in its place, or break a stream right behind certain bytes.
 """
 
 from __future__ import annotations
@@ -111,10 +111,49 @@ class Swallow:
 
 
 @dataclass(kw_only=True, eq=False)
+class Answer:
+    """Give this answer in place of the API server's, until `stop`."""
+
+    method: str
+    path: re.Pattern[str]
+    status: str
+    """Such as `401 Unauthorized`."""
+    body: bytes
+    done: int = 0
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """Requests go through again."""
+        self.stopped = True
+
+    def whole(self) -> bytes:
+        """The answer; the connection ends with it."""
+        head = f"HTTP/1.1 {self.status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        return f"{head}Content-Length: {len(self.body)}\r\n\r\n".encode() + self.body
+
+
+@dataclass(kw_only=True, eq=False)
+class CutBehind:
+    """Break the answers to such requests behind the bytes of a pattern; once for each text that it finds."""
+
+    path: re.Pattern[str]
+    pattern: re.Pattern[bytes]
+    texts: set[bytes] = field(default_factory=set)
+    """What it was broken behind so far."""
+
+
+#: Bytes of an answer that are kept for a pattern that arrives in two parts.
+_TAIL: Final = 512
+
+
+@dataclass(kw_only=True, eq=False)
 class _Pair:
     client: asyncio.StreamWriter
     upstream: asyncio.StreamWriter
     swallowing: Instead | None = None
+    path: str = ""
+    """Of the latest request."""
+    tail: bytes = b""
 
     def abort(self) -> None:
         self.client.transport.abort()
@@ -129,6 +168,8 @@ class Proxy:
     """
 
     upstream: tuple[str, int]
+    others: tuple[tuple[str, int], ...] = ()
+    """More upstreams: connections go to each in turn, and to the next one where nobody listens."""
     tls: Tls | None = None
     requests: list[tuple[str, str]] = field(default_factory=list)
     """With TLS: method and path of each request seen."""
@@ -138,6 +179,9 @@ class Proxy:
         self.port = 0
         self._pairs: set[_Pair] = set()
         self._swallow: Swallow | None = None
+        self._answers: list[Answer] = []
+        self._cuts: list[CutBehind] = []
+        self._turn = 0
         self._refusing = False
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
@@ -160,9 +204,9 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    def cut(self) -> int:
-        """Breaks every open connection; returns how many there were."""
-        return self._call(self._abort_all)
+    def cut(self, path: str = "") -> int:
+        """Breaks every open connection, or those whose latest request has such a path; returns how many there were."""
+        return self._call(lambda: self._abort_all(path))
 
     def refuse(self) -> None:
         """Breaks every connection, open and new, until `allow`."""
@@ -186,17 +230,29 @@ class Proxy:
         self._swallow = Swallow(method=method, path=re.compile(path), times=times, instead=instead)
         return self._swallow
 
+    def answer(self, method: str, path: str, *, status: str, body: bytes = b"") -> Answer:
+        """Answers requests of this kind (of any method, if it is `*`) with this from now on."""
+        answer = Answer(method=method, path=re.compile(path), status=status, body=body)
+        self._answers.append(answer)
+        return answer
+
+    def cut_behind(self, path: str, pattern: bytes) -> CutBehind:
+        """Breaks answers from now on where the pattern ends."""
+        cut = CutBehind(path=re.compile(path), pattern=re.compile(pattern))
+        self._cuts.append(cut)
+        return cut
+
     def _call(self, function: Callable[[], T]) -> T:
         async def run() -> T:
             return function()
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout=10)
 
-    def _abort_all(self) -> int:
-        count = len(self._pairs)
-        for pair in self._pairs:
+    def _abort_all(self, path: str = "") -> int:
+        chosen = [pair for pair in self._pairs if re.search(path, pair.path)]
+        for pair in chosen:
             pair.abort()
-        return count
+        return len(chosen)
 
     async def _run(self, ready: threading.Event) -> None:
         server = await asyncio.start_server(
@@ -209,6 +265,9 @@ class Proxy:
         self._flowing.set()
         self._abort_all()
         others = asyncio.all_tasks() - {asyncio.current_task()}
+        # One may have been about to connect.
+        for task in others:
+            task.cancel()
         if others:
             await asyncio.wait(others, timeout=5)
 
@@ -216,13 +275,11 @@ class Proxy:
         if self._refusing:
             client.transport.abort()
             return
-        try:
-            from_upstream, upstream = await asyncio.open_connection(
-                *self.upstream, ssl=self.tls.upstream if self.tls is not None else None
-            )
-        except OSError:
+        connected = await self._connect()
+        if connected is None:
             client.transport.abort()
             return
+        from_upstream, upstream = connected
         pair = _Pair(client=client, upstream=upstream)
         self._pairs.add(pair)
         up = asyncio.create_task(self._carry_up(pair, from_client))
@@ -233,11 +290,23 @@ class Proxy:
         await asyncio.wait({up, down})
         self._pairs.discard(pair)
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        places = (self.upstream, *self.others)
+        self._turn += 1
+        for offset in range(len(places)):
+            with contextlib.suppress(OSError):
+                place = places[(self._turn + offset) % len(places)]
+                return await asyncio.open_connection(*place, ssl=self.tls.upstream if self.tls is not None else None)
+        return None
+
     async def _carry_up(self, pair: _Pair, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._flowing.wait()
-                self._look_at(pair, data)
+                answer = self._look_at(pair, data)
+                if answer is not None:
+                    await _write_all(pair.client, answer.whole())
+                    return
                 pair.upstream.write(data)
                 await pair.upstream.drain()
 
@@ -249,18 +318,49 @@ class Proxy:
                     return
                 if pair.swallowing is Instead.KEEP:
                     continue
+                end = self._end_of(pair, data)
+                if end is not None:
+                    await _write_all(pair.client, data[:end])
+                    return
                 pair.client.write(data)
                 await pair.client.drain()
 
-    def _look_at(self, pair: _Pair, data: bytes) -> None:
+    def _end_of(self, pair: _Pair, data: bytes) -> int | None:
+        """How much of the data is let through before the connection breaks."""
+        whole = pair.tail + data
+        before = len(pair.tail)
+        pair.tail = whole[-_TAIL:] if self._cuts else b""
+        for cut in self._cuts:
+            if not cut.path.search(pair.path):
+                continue
+            for found in cut.pattern.finditer(whole):
+                if found.end() > before and found[0] not in cut.texts:
+                    cut.texts.add(found[0])
+                    return found.end() - before
+        return None
+
+    def _look_at(self, pair: _Pair, data: bytes) -> Answer | None:
         if self.tls is None:
-            return
+            return None
         for found in _REQUEST.finditer(data):
             method, path = found[1].decode(), found[2].decode()
             self.requests.append((method, path))
+            pair.path, pair.tail = path, b""
+            for answer in self._answers:
+                if not answer.stopped and answer.method in ("*", method) and answer.path.search(path):
+                    answer.done += 1
+                    return answer
             wanted = self._swallow
             if wanted is None or wanted.done >= wanted.times:
                 continue
             if method == wanted.method and wanted.path.search(path):
                 wanted.done += 1
                 pair.swallowing = wanted.instead
+        return None
+
+
+async def _write_all(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Returns when the kernel has everything, so that an abort right after it loses none of it."""
+    writer.transport.set_write_buffer_limits(high=0)
+    writer.write(data)
+    await writer.drain()

@@ -1,6 +1,9 @@
 """The fault matrix: what was broken, what the caller saw, lines and pods counted.
 
-Each test breaks one part of a real cluster, or of the broker, in the middle of a run. What must hold is always this:
-each line once and in order, or a gap that says so; one pod; the right outcome. `make faults` runs them on a cluster
-whose kubelet rotates logs early and whose controllers give a silent node up soon.
+A row breaks one thing in the middle of a run, on a real cluster. What must hold is always this: each line once and in
+order, or a marker where lines are missing and nowhere else; one pod, and none in the end; the right outcome. The lines
+are counted against the container's log files on the node's disk, so the judge has not read what the broker reads.
+
+`witness` keeps those files, `ledger` compares, `stage` is what a row has in its hands, `rows_*` are the rows, `runner`
+plays them, `matrix` prints. `make faults` runs all; the short rows are part of the end-to-end tests too.
 """

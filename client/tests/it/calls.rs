@@ -98,8 +98,8 @@ async fn an_error_says_what_the_broker_said() {
     let broker = broker_of_gets(vec![Answer::Fail(status)]);
     let error = broker.client().get(get()).await.unwrap_err();
     let field = "workload.pod.spec.containers[0].imge".to_owned();
-    assert_eq!(error.field_violations, [FieldViolation { field, description: "unknown field".to_owned() }]);
-    assert_eq!((error.code, error.request_id.as_str()), (Code::InvalidArgument, "r-17"));
+    assert_eq!(*error.field_violations, [FieldViolation { field, description: "unknown field".to_owned() }]);
+    assert_eq!((error.code, &*error.request_id), (Code::InvalidArgument, "r-17"));
     assert_eq!(error.to_string(), "one field is unknown");
     assert!(!error.retryable);
 }

@@ -24,7 +24,7 @@ fn heartbeats(minutes: u32) -> Vec<Step> {
 async fn calls_do_not_notice_that_a_broker_asks_for_another_connection() {
     let gets = (0..10).map(|_| Answer::Give(execution(Running))).collect();
     let script = Script { gets, ..Default::default() };
-    let broker = Broker::start_ageing(Duration::from_secs(60), Duration::from_secs(10), script);
+    let broker = Broker::start_ageing(Duration::from_mins(1), Duration::from_secs(10), script);
     let client = broker.client();
     for _ in 0..10 {
         client.get(get()).await.unwrap();
@@ -42,7 +42,7 @@ async fn a_watch_ends_on_a_connection_that_is_asked_to_end_if_it_does_so_in_time
     steps.extend(heartbeats(1));
     steps.extend([Step::Pause(Duration::from_secs(5)), Step::Send(end("2"))]);
     let script = Script { watches: vec![steps].into(), ..Default::default() };
-    let broker = Broker::start_ageing(Duration::from_secs(60), Duration::from_secs(10), script);
+    let broker = Broker::start_ageing(Duration::from_mins(1), Duration::from_secs(10), script);
     let mut watch = broker.client().watch(watch_request());
     assert_eq!(watch.next().await.unwrap().unwrap().cursor, "1");
     assert_eq!(watch.next().await.unwrap().unwrap().cursor, "2");
@@ -55,7 +55,7 @@ async fn a_watch_goes_on_where_it_was_when_its_connection_was_too_old() {
     first.extend(heartbeats(10));
     let second = vec![Step::Send(state("3", Running)), Step::Send(lines("4", &["b"])), Step::Send(end("5"))];
     let script = Script { watches: vec![first, second].into(), ..Default::default() };
-    let broker = Broker::start_ageing(Duration::from_secs(60), Duration::from_secs(10), script);
+    let broker = Broker::start_ageing(Duration::from_mins(1), Duration::from_secs(10), script);
     let begin = Instant::now();
     let mut watch = broker.client().watch(watch_request());
     let mut shown = Vec::new();
@@ -88,7 +88,7 @@ async fn an_idle_connection_that_fell_silent_costs_the_next_call_nothing() {
     let client = broker.client();
     client.get(get()).await.unwrap();
     broker.fall_silent();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let begin = Instant::now();
     client.get(get()).await.unwrap();
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
