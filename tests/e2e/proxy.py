@@ -265,11 +265,11 @@ class Proxy:
         self._flowing.set()
         self._abort_all()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        # One may have been about to connect.
-        for task in others:
-            task.cancel()
-        if others:
-            await asyncio.wait(others, timeout=5)
+        for _ in range(50):
+            if others:
+                _, others = await asyncio.wait(others, timeout=0.1)
+            # One may have been about to connect.
+            self._abort_all()
 
     async def _serve(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         if self._refusing:

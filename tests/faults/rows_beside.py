@@ -268,7 +268,7 @@ def init_fails(stage: Stage) -> None:
 
 
 def sidecar_stays(stage: Stage) -> None:
-    manifest = pod(container("main", numbered(50)), container("beside", "echo beside; sleep 100000"))
+    manifest = pod(container("main", numbered(50)), container("beside", "while :; do echo beside; sleep 0.2; done"))
     policies = podbroker.Policies(deciding_containers=("main",))
     stage.start(stage.broker().client(), manifest, policies=policies).to_end()
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: Rows at a time: more would only wait for each other's processors.
 _WORKERS: Final = 4
 #: Seconds for every pod to be gone: the window, the minute after it, the grace after a release, and a slow machine.
-_SWEEP_LIMIT: Final = 300.0
+_SWEEP_LIMIT: Final = 400.0
 
 #: In the order in which they need each other.
 PARTS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kubelet")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: All rows are one installation, so that one broker in the end can tidy up after all of them.
 INSTANCE: Final = "faults"
 #: Nothing is deleted before this and a minute have passed; a row that lasts longer has waited already.
-WINDOW: Final = datetime.timedelta(seconds=30)
+WINDOW: Final = datetime.timedelta(seconds=90)
 
 #: A volume for `tell`, and the script that waits for it.
 SIGNALS: Final = {"name": "signals", "emptyDir": {}}

@@ -4,7 +4,7 @@
 //! server wrote. The broker's own clock may be wrong, and two replicas' clocks may differ; this one they share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use http::HeaderMap;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(super) struct ServerClock {
     /// Milliseconds that the server is ahead of this machine.
     ahead: Arc<AtomicI64>,
+    is_known: Arc<AtomicBool>,
 }
 
 impl ServerClock {
@@ -23,6 +24,11 @@ impl ServerClock {
         Timestamp::now()
             .saturating_add(SignedDuration::from_millis(self.ahead.load(Ordering::Relaxed)))
             .unwrap_or(Timestamp::MAX)
+    }
+
+    /// Whether the server has answered.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
     }
 
     /// Takes note of an answer.
@@ -34,6 +40,7 @@ impl ServerClock {
             let ahead = date.as_millisecond() + 500 - Timestamp::now().as_millisecond();
             // Less than the header can tell is no difference, and an unmoved clock is the steadier one.
             self.ahead.store(if ahead.abs() < 1500 { 0 } else { ahead }, Ordering::Relaxed);
+            self.is_known.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -55,6 +62,7 @@ mod tests {
         let now = told("Sun, 06 Nov 1994 08:49:37 GMT").now();
         let said: Timestamp = "1994-11-06T08:49:37Z".parse().unwrap();
         assert!(now.duration_since(said).abs() < SignedDuration::from_mins(5), "{now}");
+        assert!(told("Sun, 06 Nov 1994 08:49:37 GMT").is_known() && !ServerClock::default().is_known());
     }
 
     #[test]

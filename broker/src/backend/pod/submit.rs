@@ -62,6 +62,10 @@ impl PodBackend {
         let name = address.pod_name(1);
         let give_up = Instant::now() + TRY_FOR;
         let mut pause = FIRST_PAUSE;
+        if !self.api.clock().is_known() {
+            // Nothing was heard from the API server yet, and our own clock may be wrong. Whatever the answer is, it has a date.
+            let _ = self.api.get::<Pod>(&name).await;
+        }
         loop {
             if self.api.clock().now() > request.submit_before {
                 return Err(Error::SubmitWindowClosed { submit_before: request.submit_before });
