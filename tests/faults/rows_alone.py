@@ -13,7 +13,7 @@ from e2e.following import ended, has_line
 from e2e.manifests import UNTIL_TOLD, numbered, shell
 from e2e.waiting import wait_for
 from faults.row import Place, Row
-from faults.rows_beside import LONG, SLOW
+from faults.rows_beside import LONG, SLOW, TAKES_TIME
 from faults.runner import PARTS
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def partitioned(stage: Stage) -> None:
 
 
 def tainted(stage: Stage) -> None:
-    reader = stage.start(stage.broker().client(), shell(UNTIL_TOLD), until="ready")
+    reader = stage.start(stage.broker().client(), shell(TAKES_TIME), until="ready")
     with stage.taint():
         reader.to_end()
 

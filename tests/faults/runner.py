@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import podbroker
 from e2e.broker import BROKER_USER, Brokers, image
+from e2e.following import follow
 from e2e.waiting import wait_for
 from faults.ledger import Account
 from faults.row import Place, Row, Verdict
@@ -119,9 +120,11 @@ class Runner:
         for client, name in stage.names:
             try:
                 if not client.get(name).state.is_final:
+                    # Only a row that has failed leaves one running.
                     client.cancel(name)
+                    follow(client, name, within=60)
                 client.release(name)
-            except podbroker.PodbrokerError as error:
+            except (podbroker.PodbrokerError, AssertionError) as error:
                 if not isinstance(error, podbroker.NotFoundError):
                     verdict.problems.append(f"cannot be released: {error}"[:300])
 
