@@ -59,7 +59,7 @@ identity: build wheel ## Run the tests of the identity chain: every link, outage
 
 .PHONY: faults
 faults: build wheel ## Break things on the cluster and print the matrix; TESTS="-k 'etcd|kubelet'" picks rows
-	@exec $(RUN) tests/levels.py faults -- $(TESTS)
+	@exec $(RUN) tests/levels.py faults -- $(or $(TESTS),--page $(CURDIR)/docs/faults.md)
 
 .PHONY: bench
 bench: venv ## Measure ours beside its peers and print tables; BENCH='logs scale' picks parts

@@ -66,7 +66,7 @@ LEVELS: Final = {
     ),
     "identity": Level(argv=(*ON_CLUSTER, *PYTEST, *IDENTITY), folder=TESTS, takes_arguments=True),
     "faults": Level(
-        argv=(*ON_CLUSTER, sys.executable, "-m", "faults", "--page", str(ROOT / "docs/faults.md")),
+        argv=(*ON_CLUSTER, sys.executable, "-m", "faults"),
         folder=TESTS,
         takes_arguments=True,
         # Rotation and a lost node in seconds instead of minutes.

@@ -14,11 +14,12 @@ HEAD: Final = ("fault", "the caller saw", "written", "received", "doubled", "los
 _PAGE: Final = """\
 # What was broken, and what came of it
 
-Written by `make faults` on a real cluster ({where}); each row breaks one thing in the middle of a run. Lines are
-counted against the container's log files on the node's disk. *Doubled* are lines received twice, out of order, or never
-written; *lost* are missing without a marker; *marked* are missing where the stream says so. *Made* and *left* are pods.
-A row holds when nothing is doubled or lost, no marker stands where nothing is missing, the outcome is right, and the
-right number of pods was made and none is left. How a row is played is in `tests/faults`.
+Written by `make faults`, {played}, on a real cluster
+({where}). Each row breaks one thing in the middle of a run. Lines are counted against the container's log files
+on the node's disk. *Doubled* are lines received twice, out of order, or never written; *lost* are missing
+without a marker; *marked* are missing where the stream says so. *Made* and *left* are pods. A row holds when
+nothing is doubled or lost, no marker stands where nothing is missing, the outcome is right, and the right
+number of pods was made and none is left. How a row is played is in `tests/faults`.
 
 {table}
 
@@ -54,14 +55,15 @@ def text(verdicts: Sequence[Verdict]) -> str:
     return "\n".join([*lines, "", summary(verdicts)])
 
 
-def page(verdicts: Sequence[Verdict], *, where: str) -> str:
+def page(verdicts: Sequence[Verdict], *, where: str, rows_in_all: int) -> str:
     """The page in docs."""
+    played = "all rows" if len(verdicts) == rows_in_all else f"{len(verdicts)} of {rows_in_all} rows"
     ruler = tuple("---" if column in (0, 1, len(HEAD) - 1) else "--:" for column in range(len(HEAD)))
     table = "\n".join(f"| {' | '.join(line)} |" for line in (HEAD, ruler, *rows(verdicts)))
     broken = [verdict for verdict in verdicts if not verdict.holds]
     listed = "\n".join(f"- {one.row.fault}: {'; '.join(one.problems)}" for one in broken)
     problems = f"\nNot kept:\n\n{listed}\n" if broken else ""
-    return _PAGE.format(where=where, table=table, summary=summary(verdicts), problems=problems)
+    return _PAGE.format(played=played, where=where, table=table, summary=summary(verdicts), problems=problems)
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:

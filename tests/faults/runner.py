@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import podbroker
+from cluster.errors import ClusterError
 from e2e.broker import BROKER_USER, Brokers, image
 from e2e.following import follow
 from e2e.waiting import wait_for
@@ -57,12 +58,20 @@ class Runner:
             with ThreadPoolExecutor(_WORKERS) as pool:
                 for verdict in pool.map(self._play, beside):
                     verdicts[verdict.row] = verdict
-            for row in rows:
-                if row.place is Place.ALONE:
-                    verdicts[row] = self._play(row)
+            broken_by = ""
+            for row in (row for row in rows if row.place is Place.ALONE):
+                if broken_by:
+                    problem = f"the cluster is broken: {broken_by}"
+                    verdicts[row] = Verdict(row=row, seen="not played", problems=[problem])
+                    continue
+                verdicts[row] = self._play(row)
+                try:
                     self._mend()
+                except ClusterError as error:
+                    broken_by = str(error)
             answer = [verdicts[row] for row in rows]
-            self._sweep(answer)
+            if not broken_by:
+                self._sweep(answer)
         return answer
 
     def _play(self, row: Row) -> Verdict:
