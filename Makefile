@@ -65,9 +65,9 @@ faults: build wheel ## Break things on the cluster and print the matrix; TESTS="
 bench: venv ## Measure ours beside its peers and print tables; BENCH='logs scale' picks parts
 	@echo "bench: building broker and Python package with optimisations"
 	@mkdir -p $(OUT)/bin
-	@$(ALONE) -c 'cargo build --release --locked -p podbroker -p podbroker-mint --bin podbroker --bin mint && \
+	@$(ALONE) -c 'cargo build --release --locked -p podbroker -p podbroker-bench -p podbroker-mint --bins && \
 		install $(CARGO_TARGET_DIR)/release/podbroker $(OUT)/bin/podbroker-release && \
-		install $(CARGO_TARGET_DIR)/release/mint $(OUT)/bin/mint'
+		install $(CARGO_TARGET_DIR)/release/podbroker-bench $(CARGO_TARGET_DIR)/release/mint $(OUT)/bin'
 	@$(call install-wheel,$(OUT)/wheel-release,$(SITE)-release,--release)
 	@cd tests && PYTHONPATH=$(SITE)-release:$(CURDIR)/tests exec $(PYTHON) -m cluster run -- $(RUN) -m bench $(BENCH)
 

@@ -12,27 +12,32 @@ from typing import Final
 
 from kubernetes import client as kubernetes
 
-from bench import identity, operators
+from bench import identity, logs, operators, scale, submits, tasklogs
 from bench.stage import Part, Stage, say
 from bench.tables import conditions
 from cluster.handle import Cluster
 from e2e.site import Site
 
-#: In the order in which they run.
+#: In the order in which they run. The last ones leave thousands of pods behind.
 PARTS: Final[dict[str, Part]] = {
     "operators": operators,
     "identity": identity,
+    "logs": logs,
+    "tasklogs": tasklogs,
+    "submits": submits,
+    "scale": scale,
 }
 
 
 def use_release_build(folder: Path) -> None:
     """Lets the brokers be those with optimisations: `PODBROKER_OUT` says where the build is."""
-    release = Path(os.environ["PODBROKER_OUT"]) / "bin/podbroker-release"
-    if not release.exists():
-        sys.exit(f"bench: {release} is missing: use `make bench`")
+    built = Path(os.environ["PODBROKER_OUT"]) / "bin"
     (folder / "bin").mkdir()
-    (folder / "bin/podbroker").symlink_to(release)
-    (folder / "bin/mint").symlink_to(release.with_name("mint"))
+    programs = {"podbroker": "podbroker-release", "podbroker-bench": "podbroker-bench", "mint": "mint"}
+    for name, program in programs.items():
+        if not (built / program).exists():
+            sys.exit(f"bench: {built / program} is missing: use `make bench`")
+        (folder / "bin" / name).symlink_to(built / program)
     os.environ["PODBROKER_OUT"] = str(folder)
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from e2e.broker import Brokers
+from e2e.site import MADE_BY, Namespace
+from e2e.waiting import wait_for
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
     from pathlib import Path
 
-    from e2e.site import Namespace, Site
+    from e2e.site import Site
 
 _BEGIN = time.monotonic()
 
@@ -48,6 +51,13 @@ class Stage:
         """A namespace for pods, which is gone afterwards with all that is in it."""
         with self.site.namespace(prefix="pb-bench") as namespace:
             yield namespace
+
+    def namespace_that_stays(self) -> Namespace:
+        """A namespace for thousands of pods: taking them away takes longer than measuring, and the cluster ends."""
+        name = f"pb-bench-{secrets.token_hex(4)}"
+        self.site.core.create_namespace({"metadata": {"name": name, "labels": MADE_BY}})
+        wait_for("the default service account", lambda: self.site.has_service_account(name))
+        return Namespace(site=self.site, name=name)
 
     @contextlib.contextmanager
     def brokers(self) -> Iterator[Brokers]:

@@ -1,7 +1,8 @@
-"""Builds the cluster's program, once per machine.
+"""Builds the programs of the cluster, each once per machine.
 
-The Go module in ``program/`` is all of Kubernetes and etcd in one binary. Compiling it takes minutes, so the result is
-kept in the user's cache under a name made from everything that decides its content, and a second clone finds it there.
+The Go module in ``program/`` is all of Kubernetes and etcd in one binary; ``kwok/`` is for the benchmark alone, and is
+built only when that asks for it. Compiling takes minutes, so the result is kept in the user's cache under a name made
+from everything that decides its content, and a second clone finds it there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -40,7 +42,29 @@ _LINKER_FLAGS = " ".join(
         f"-X {_VERSION_PACKAGE}.gitMinor=34",
     ]
 )
-_FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags", _LINKER_FLAGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A program that is compiled from a Go module in this folder."""
+
+    name: str
+    #: The module's folder.
+    source: Path
+    #: What to compile, as `go build` names it.
+    package: str
+    flags: tuple[str, ...]
+    #: What is built and how long it takes, for whoever waits.
+    what: str
+
+
+CLUSTER = Program(
+    name="cluster",
+    source=SOURCE,
+    package=".",
+    flags=("-trimpath", "-buildvcs=false", "-ldflags", _LINKER_FLAGS),
+    what=f"Kubernetes {KUBERNETES_VERSION}, etcd and the authenticator: about 10 minutes on 2 cores, once",
+)
 
 #: Without cgo the binary is smaller, is static, and needs no C compiler; no component misses it.
 _ENVIRONMENT = {"CGO_ENABLED": "0"}
@@ -51,37 +75,37 @@ _PROGRESS_INTERVAL = 15.0
 _HOW_TO_GET_GO = "install Go 1.21 or newer (https://go.dev/dl); it fetches the version that program/go.mod asks for"
 
 
-def program_path() -> Path:
+def program_path(program: Program = CLUSTER) -> Path:
     """Where the program of this checkout's sources is, or will be."""
     digest = hashlib.sha256()
-    for path in (*sorted(SOURCE.glob("*.go")), SOURCE / "go.mod", SOURCE / "go.sum"):
+    for path in (*sorted(program.source.glob("*.go")), program.source / "go.mod", program.source / "go.sum"):
         digest.update(path.read_bytes())
-    digest.update(repr((_FLAGS, sorted(_ENVIRONMENT.items()))).encode())
-    return cache_folder() / f"cluster-{digest.hexdigest()[:16]}"
+    digest.update(repr((program.flags, sorted(_ENVIRONMENT.items()))).encode())
+    return cache_folder() / f"{program.name}-{digest.hexdigest()[:16]}"
 
 
-def build() -> Path:
+def build(program: Program = CLUSTER) -> Path:
     """Returns the program, after building it if the cache has none."""
-    target = program_path()
+    target = program_path(program)
     if target.exists():
         return target
-    go = _find_go()
+    go = _find_go(program)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _build_lock(target.parent / "build.lock"):
-        for abandoned in target.parent.glob("cluster-*.partial-*"):
+        for abandoned in target.parent.glob(f"{program.name}-*.partial-*"):
             abandoned.unlink()
         # Another clone may have built it while this one waited for the lock.
         if not target.exists():
-            _compile(go, target)
+            _compile(go, program, target)
     return target
 
 
-def _find_go() -> str:
+def _find_go(program: Program) -> str:
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if go is None:
         raise ClusterError(f"Go is missing: {_HOW_TO_GET_GO}")
     # Run beside go.mod, `go version` also resolves the toolchain which that file asks for.
-    asked = subprocess.run([go, "version"], cwd=SOURCE, capture_output=True, text=True, check=False)
+    asked = subprocess.run([go, "version"], cwd=program.source, capture_output=True, text=True, check=False)
     if asked.returncode != 0:
         raise ClusterError(f"Go does not work here: {asked.stderr.strip()}\n{_HOW_TO_GET_GO}")
     return go
@@ -94,20 +118,22 @@ def _build_lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("another build of the cluster's program is running; waiting for it")
+            _say("another build of a program for the cluster is running; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _compile(go: str, target: Path) -> None:
-    _say(f"building Kubernetes {KUBERNETES_VERSION}, etcd and the authenticator: about 10 minutes on 2 cores, once")
+def _compile(go: str, program: Program, target: Path) -> None:
+    _say(f"building {program.what}")
     environment = {**os.environ, **_ENVIRONMENT}
     partial = target.with_suffix(f".partial-{os.getpid()}")
     start = time.monotonic()
     try:
-        total = _count_packages(go, environment)
-        command = [go, "build", "-v", *_FLAGS, "-o", str(partial), "."]
-        with subprocess.Popen(command, cwd=SOURCE, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        total = _count_packages(go, program, environment)
+        command = [go, "build", "-v", *program.flags, "-o", str(partial), program.package]
+        with subprocess.Popen(
+            command, cwd=program.source, env=environment, stderr=subprocess.PIPE, text=True
+        ) as process:
             assert process.stderr is not None
             try:
                 complaints = _follow(process.stderr, total, start)
@@ -116,7 +142,7 @@ def _compile(go: str, target: Path) -> None:
                 process.terminate()
                 raise
         if process.returncode != 0:
-            raise ClusterError("the cluster's program does not build:\n" + "\n".join(complaints[-30:]))
+            raise ClusterError(f"{program.name} does not build:\n" + "\n".join(complaints[-30:]))
         # The name appears only with the complete file behind it.
         partial.replace(target)
     finally:
@@ -124,14 +150,19 @@ def _compile(go: str, target: Path) -> None:
     _say(f"built {target} in {time.monotonic() - start:.0f} s")
 
 
-def _count_packages(go: str, environment: dict[str, str]) -> int:
+def _count_packages(go: str, program: Program, environment: dict[str, str]) -> int:
     """How many packages there are to compile at most. This also downloads the modules, which can take a minute."""
     _say("fetching Go modules")
     listing = subprocess.run(
-        [go, "list", "-deps", "."], cwd=SOURCE, env=environment, capture_output=True, text=True, check=False
+        [go, "list", "-deps", program.package],
+        cwd=program.source,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listing.returncode != 0:
-        raise ClusterError(f"the modules of the cluster's program cannot be fetched:\n{listing.stderr.strip()}")
+        raise ClusterError(f"the modules of {program.name} cannot be fetched:\n{listing.stderr.strip()}")
     return len(listing.stdout.splitlines())
 
 
