@@ -91,7 +91,7 @@ impl Submit {
 }
 
 fn request(target: &str, execution_id: String, pod: &Value) -> proto::SubmitExecutionRequest {
-    let manifest = proto::pod_workload::Manifest::Json(pod.to_string().into_bytes().into());
+    let manifest = proto::pod_workload::Manifest::Json(pod.to_string().into_bytes());
     let workload = proto::workload::Workload::Pod(proto::PodWorkload { manifest: Some(manifest) });
     proto::SubmitExecutionRequest {
         target: Some(proto::TargetSelector {
