@@ -182,7 +182,7 @@ class Airflow:
         data = json.dumps(body).encode() if body is not None else None
         url = f"http://127.0.0.1:{self._port}/{path}"
         with urllib.request.urlopen(
-            urllib.request.Request(url, data=data, headers=headers, method=method), timeout=30
+            urllib.request.Request(url, data=data, headers=headers, method=method), timeout=120
         ) as answer:
             return json.load(answer)
 
@@ -204,7 +204,7 @@ class Run:
         """The state of the run."""
         return str(self.airflow.call("GET", self._path())["state"])
 
-    def finish(self, *, within: float = 180.0) -> str:
+    def finish(self, *, within: float = 300.0) -> str:
         """Waits for its end and returns how it ended."""
         return wait_for(f"{self.dag} to end", lambda: self.state in FINAL and self.state, within=within) or ""
 
