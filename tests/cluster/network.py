@@ -22,16 +22,22 @@ _NETWORKS = [f"10.{second}.{third}" for second in range(213, 220) for third in r
 
 _TRIES = 200
 
+#: What this process was given, though its server may not listen yet, or not at the moment.
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which nobody listens, and none that this process was given before."""
     for _ in range(_TRIES):
         port = random.choice(_PORTS)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+        _given.add(port)
         return port
     raise ClusterError(f"no free port found between {_PORTS.start} and {_PORTS.stop}")
 

@@ -18,7 +18,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from e2e.broker import free_port
+from cluster.network import free_port
 from e2e.waiting import wait_for
 
 if TYPE_CHECKING:

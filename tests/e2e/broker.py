@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import ssl
 import subprocess
 import threading
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import podbroker
+from cluster.network import free_port
 from e2e.proxy import Proxy, Tls, make_certificate
 from e2e.waiting import wait_for
 
@@ -37,13 +37,6 @@ BROKER_USER: Final = f"e2e-broker-{os.environ.get('PYTEST_XDIST_WORKER', 'alone'
 def program() -> Path:
     """The broker under test; `make build` puts it there."""
     return Path(os.environ["PODBROKER_OUT"]) / "bin/podbroker"
-
-
-def free_port() -> int:
-    """A port that nobody listens on now; taken from the range that the kernel gives out to nobody by itself soon."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def toml(value: Mapping[str, Any], *, path: str = "") -> str:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from cluster.identity import CLUSTER, REGION
+from cluster.network import free_port
 from e2e.aws import NAMESPACE, TARGET
-from e2e.broker import free_port, program
+from e2e.broker import program
 from e2e.proxy import make_certificate
 
 if TYPE_CHECKING:

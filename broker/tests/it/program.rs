@@ -43,16 +43,11 @@ impl Place {
         format!("unix:{}", self.path("s").display())
     }
 
-    /// Writes a configuration with the target `t` and says the port for probes: one that was free a moment ago, since the
-    /// program chooses none by itself.
-    fn configure(&self) -> u16 {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = format!(
-            "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:{port}\"\n[[targets]]\nname = \"t\"\n\
-             kind = \"kubeconfig\"\nkubeconfig = \"kubeconfig\"\n"
-        );
+    /// Writes a configuration with the target `t`; the ports are the system's choice, and the log says them.
+    fn configure(&self) {
+        let config = "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n[[targets]]\nname = \"t\"\n\
+             kind = \"kubeconfig\"\nkubeconfig = \"kubeconfig\"\n";
         std::fs::write(self.path("c.toml"), config).unwrap();
-        port
     }
 
     /// Nothing of the machine that runs the test is to be seen.
@@ -105,6 +100,23 @@ impl Broker {
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
+    /// The port of metrics and probes, which is said just before or just after the address of the API.
+    async fn admin_port(&mut self) -> u16 {
+        let port = |line: &str| {
+            let (_, at) = line.split_once("answered on http://127.0.0.1:")?;
+            at.split(|one: char| !one.is_ascii_digit()).next()?.parse().ok()
+        };
+        if let Some(port) = self.said.lines().find_map(port) {
+            return port;
+        }
+        loop {
+            let line = tokio::time::timeout(LIMIT, self.log.next_line()).await.unwrap().unwrap();
+            if let Some(port) = port(&line.expect("it ended without a port for probes")) {
+                return port;
+            }
+        }
+    }
+
     async fn ended(&mut self) -> ExitStatus {
         tokio::time::timeout(LIMIT, self.child.wait()).await.unwrap().unwrap()
     }
@@ -154,8 +166,9 @@ async fn without_anything_it_says_what_is_missing() {
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once_with_another_code() {
     let place = Place::new();
-    let admin = place.configure();
+    place.configure();
     let mut broker = place.serve(&["--config", "c.toml"]).await;
+    let admin = broker.admin_port().await;
     // A reflection stream that its client keeps open holds the drain.
     let channel = Endpoint::from_shared(format!("http://{}", broker.address)).unwrap().connect().await.unwrap();
     let mut reflection = ServerReflectionClient::new(channel);
@@ -288,8 +301,9 @@ async fn tokens_let_in_their_callers_and_nobody_else() {
 #[tokio::test]
 async fn probes_and_metrics_are_answered_while_it_serves() {
     let place = Place::new();
-    let admin = place.configure();
-    let _broker = place.serve(&["--config", "c.toml"]).await;
+    place.configure();
+    let mut broker = place.serve(&["--config", "c.toml"]).await;
+    let admin = broker.admin_port().await;
     assert!(get(admin, "/livez").await.starts_with("HTTP/1.1 200"));
     assert!(get(admin, "/readyz").await.starts_with("HTTP/1.1 200"), "a target that cannot be reached changes nothing");
     let metrics = get(admin, "/metrics").await;
