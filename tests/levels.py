@@ -47,8 +47,7 @@ class Count:
 
 PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no_skips")
 ON_CLUSTER: Final = (sys.executable, "-m", "cluster", "run", "--")
-#: Tests of the identity chain. They share what a cluster has once, the doubles of AWS and the namespace of the shipped
-#: manifests, and wait for sessions to end, so they run one after another and take some minutes.
+#: Tests of the identity chain, which the level `e2e` runs with the rest.
 IDENTITY: Final = tuple(
     f"e2e/test_{name}.py"
     for name in ("identity", "identity_broker", "identity_checks", "identity_secrets", "manifests")
@@ -58,9 +57,9 @@ LEVELS: Final = {
     "bindings": Level(argv=(*PYTEST, "tests"), folder=ROOT / "python-bindings", takes_arguments=True),
     "manifests": Level(argv=(*PYTEST, "k8s"), folder=TESTS, takes_arguments=True),
     "cluster": Level(argv=(*PYTEST, "cluster"), folder=TESTS, takes_arguments=True),
-    # Most of the time is spent waiting for pods, so several files at a time.
+    # Most of the time is spent waiting for pods and for sessions to end, so several files at a time.
     "e2e": Level(
-        argv=(*ON_CLUSTER, *PYTEST, "-n", "4", "--dist", "loadfile", "e2e", *(f"--ignore={one}" for one in IDENTITY)),
+        argv=(*ON_CLUSTER, *PYTEST, "-n", "5", "--dist", "loadfile", "e2e"),
         folder=TESTS,
         takes_arguments=True,
     ),
@@ -150,9 +149,6 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    # A run that was started in the background may have these ignored, and so would everything that the tests start.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ.setdefault("CARGO_TERM_COLOR", "never")
     total = Count()
     try:

@@ -42,6 +42,7 @@ pub(crate) struct Policies {
     deciding_containers: Vec<String>,
     drain_deadline: Option<Duration>,
     infra_retry: Option<InfraRetry>,
+    orphan_after: Option<Duration>,
 }
 
 /// `podbroker.InfraRetry`.
@@ -91,7 +92,10 @@ impl TryFrom<Policies> for proto::Policies {
             }),
             deciding_containers: policies.deciding_containers,
             infra_retry: policies.infra_retry.map(TryInto::try_into).transpose()?,
-            orphan: None,
+            orphan: policies
+                .orphan_after
+                .map(|after| PyResult::Ok(proto::OrphanPolicy { cancel_after: Some(duration(after)?) }))
+                .transpose()?,
             drain_deadline: policies.drain_deadline.map(duration).transpose()?,
         })
     }

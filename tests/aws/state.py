@@ -116,7 +116,7 @@ class State:
         )
         with self._changed:
             self._sessions[session.access_key] = session
-            self._handed_out += [session.secret, session.token]
+            self._handed_out += [session.access_key, session.secret, session.token]
             self._save()
         return session
 
@@ -136,7 +136,7 @@ class State:
             return len(alive)
 
     def secrets(self) -> list[str]:
-        """Every secret key and session token handed out so far, and the secrets of the users."""
+        """Every key, its id included, and session token handed out so far, and the secrets of the users."""
         with self._changed:
             users = self._config.get("users", {}).values()
             return [*self._handed_out, *(user["secret"] for user in users), *self._config.get("web_identities", {})]

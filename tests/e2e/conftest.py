@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 import podbroker
 from cluster.handle import Cluster
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
 
     import podbroker
     from e2e.aws import Aws
+
+#: Files of tests that share what a cluster has once: the doubles of AWS, and the namespace of the shipped manifests.
+_ONCE: Final = ("e2e/test_identity", "e2e/test_manifests")
+
+
+class _Files(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives each file to one process, and files that share what is there once to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "once" if file.startswith(_ONCE) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Files:
+    """Says which process runs what."""
+    return _Files(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from cluster.identity import CLUSTER, REGION
+from cluster.identity import CLUSTER, REGION, ROLE, USER
 from cluster.network import free_port
 from e2e.aws import NAMESPACE, TARGET
 from e2e.broker import program
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from e2e.broker import Brokers
 
 GOLDEN: Final = Path(__file__).parent / "golden/check"
+#: The unique id of the role, from before it was made anew.
+FIRST_ID: Final = "AROAMADETHEFIRSTTIME"
 
 #: What differs between two runs.
 VARYING: Final = [
@@ -154,6 +156,12 @@ def no_access_entry(chain: Chain) -> None:
     chain.aws.map_roles({})
 
 
+def recreated_role(chain: Chain) -> None:
+    """Deleted and made anew: the name is the old one, the id that the access entry holds is not."""
+    chain.aws.map_roles({ROLE: {"username": USER, "groups": [], "role_id": FIRST_ID}})
+    chain.aws.role["id"] = "AROAMADEANOTHERTIME0"
+
+
 def token_too_long(chain: Chain) -> None:
     chain.aws.role["token_size"] = 3000
 
@@ -171,6 +179,11 @@ def one_verb_missing(chain: Chain) -> None:
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get", "list", "watch", "delete"]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["events"], "verbs": ["list", "watch"]},
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "verbs": ["create", "list", "patch", "delete"],
+        },
     ]
     patch = json.dumps({"rules": rules})
     chain.kubectl("patch", "role", "astro-remote-kpo-role", "--namespace", NAMESPACE, "--patch", patch)
@@ -219,6 +232,7 @@ CASES: Final[list[tuple[Callable[[Chain], None], str]]] = [
     (authority_changed, "connect"),
     (wrong_cluster_name_in_the_token, "token"),
     (no_access_entry, "token"),
+    (recreated_role, "token"),
     (token_too_long, "token"),
     (role_binding_missing, "permission"),
     (one_verb_missing, "permission"),
@@ -230,6 +244,13 @@ def test_a_chain_that_holds_says_who_we_are_at_each_link(aws: Aws, brokers: Brok
     assert not failed(text)
     assert "skip" not in text
     compare("holds", text)
+
+
+def test_an_access_entry_lets_in_the_role_that_it_was_made_for(aws: Aws, brokers: Brokers) -> None:
+    aws.role["id"] = FIRST_ID
+    aws.apply()
+    aws.map_roles({ROLE: {"username": USER, "groups": [], "role_id": FIRST_ID}})
+    compare("holds", check(aws, brokers, target=aws.target(), environment=aws.environment()))
 
 
 @pytest.mark.parametrize(("broken", "link"), CASES, ids=[case.__name__ for case, _ in CASES])

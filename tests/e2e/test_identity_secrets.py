@@ -1,4 +1,4 @@
-"""No key, session token or EKS token of a run is anywhere but in the broker's memory.
+"""No key, not even its id, no session token and no EKS token of a run is anywhere but in the broker's memory.
 
 Searched are all that the run has written and shown: the broker's log at TRACE, what callers and checks are told, the
 pods, Airflow's folder with its task logs and its database, and the arguments and environments of all processes of the
@@ -178,9 +178,9 @@ def test_what_the_broker_is_given_in_its_environment_goes_no_further(aws: Aws, b
 
     own = processes.environment_of(broker.pid)
     assert given["SecretAccessKey"].encode() in own
-    base = {given["SecretAccessKey"], given["SessionToken"]}
+    base = {given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"]}
     derived = [secret for secret in aws.secrets() if secret not in base]
-    assert len(derived) >= 3
+    assert len(derived) >= 4
     # Who chooses this mode has put the base credentials there; what is made of them is nowhere.
     assert_none_is_in(derived, {"the broker's environment": own})
     assert_none_is_in(

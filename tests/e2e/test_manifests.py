@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -91,7 +92,10 @@ def shipped(site: Site, installed: str) -> Iterator[str]:
 def start(site: Site, brokers: Brokers, *, way: str = "access entry", namespace: str = NAMESPACE) -> Broker:
     """A broker whom the cluster knows as one of the two ways would make it known."""
     user, groups = WAYS[way]
-    return brokers.start(namespace=namespace, kubeconfig=site.cluster.user(user, groups=groups))
+    kubeconfig = site.cluster.user(user, groups=groups)
+    broker = brokers.prepare(namespace=namespace, kubeconfig=kubeconfig, limits={"shortest_orphan": "1s"})
+    broker.arguments = ("--log-level", "debug")
+    return broker.start()
 
 
 @pytest.mark.usefixtures("shipped")
@@ -182,9 +186,13 @@ NEEDED_FOR: Final = {
     "get pods/log": {"lines", "result"},
     "list events": {"why it waits"},
     "watch events": {"why it waits"},
+    "create leases": {"say who is followed"},
+    "list leases": {"end what nobody follows"},
+    "patch leases": {"say who is followed"},
+    "delete leases": {"forget a replica"},
 }
-#: What the broker can do without.
-EXPLAINING: Final = {"list events", "watch events"}
+#: Without these every execution runs all the same.
+OPTIONAL: Final = {one for one in NEEDED_FOR if one.endswith((" events", " leases"))}
 
 
 def test_each_verb_of_the_role_has_its_use() -> None:
@@ -208,7 +216,7 @@ def test_without_a_verb_what_it_is_for_breaks_and_the_check_names_it(
     verb, resource = missing.split()
     assert failed[0].fix.startswith(f"add the verb {verb} on {resource} to the role bound in the namespace {shipped}")
     skipped = [one.link for one in checks if one.status == podbroker.CheckStatus.SKIPPED]
-    assert skipped == ([] if missing in EXPLAINING else ["create"])
+    assert skipped == ([] if missing in OPTIONAL else ["create"])
 
     broken = prepared.broken(client)
     if "the target's pods cannot be watched" in broker.log:
@@ -216,7 +224,49 @@ def test_without_a_verb_what_it_is_for_breaks_and_the_check_names_it(
         broken.add("states")
     if "the role does not allow to read events" in broker.log:
         broken.add("why it waits")
+    if missing.endswith(" leases"):
+        broken |= broken_of_leases(site, broker, client)
     assert broken == NEEDED_FOR[missing]
+
+
+#: The Lease of a replica that is long gone.
+OLD_LEASE: Final = {
+    "apiVersion": "coordination.k8s.io/v1",
+    "kind": "Lease",
+    "metadata": {
+        "name": "podbroker-long-gone",
+        "namespace": NAMESPACE,
+        "labels": {"podbroker.io/instance": "e2e", "podbroker.io/target": TARGET},
+    },
+    "spec": {"renewTime": "2020-01-01T00:00:00.000000Z", "leaseDurationSeconds": 100},
+}
+
+
+def broken_of_leases(site: Site, broker: Broker, client: Client) -> set[str]:
+    """What of the policy for executions that nobody follows the cluster does not let the broker do."""
+    assert kubectl(site, "apply", "-f", "-", stdin=yaml.safe_dump(OLD_LEASE)).returncode == 0
+    policies = podbroker.Policies(orphan_after=timedelta(seconds=1))
+    submit = partial(client.submit, target=TARGET, pod=shell("echo hi; sleep 600"), policies=policies)
+    followed, alone = (submit(execution_id=one).execution.name for one in ("followed", "alone"))
+    broken = set()
+
+    def said(*words: str) -> str:
+        return wait_for(" or ".join(words), lambda: next((one for one in words if one in broker.log), ""), within=120)
+
+    with client.watch(followed, retry_for=5) as watch:
+        collect(watch, Story(), has_line("hi"), within=120)
+        if "cannot" in said("told the other replicas", "the other replicas cannot be told"):
+            broken.add("say who is followed")
+        if "could not" in said("ending what nobody follows", "what is due could not be done"):
+            return broken | {"end what nobody follows"}
+        end = follow(client, alone).end
+        assert end.outcome is not None
+        assert end.outcome.failure_class is podbroker.FailureClass.ORPHANED
+        if "stays" in said("an old Lease stays", "removing the Lease of a replica that is no more"):
+            broken.add("forget a replica")
+    gone = kubectl(site, "get", "lease", "podbroker-long-gone", "-n", NAMESPACE).returncode != 0
+    assert gone == ("forget a replica" not in broken)
+    return broken
 
 
 def without(missing: str) -> dict[str, Any]:

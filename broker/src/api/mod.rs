@@ -58,7 +58,7 @@ pub struct Settings {
 }
 
 /// The optional parts of the contract that this version has.
-const FEATURES: [&str; 2] = ["infra-retry", "group"];
+const FEATURES: [&str; 3] = ["infra-retry", "group", "orphan"];
 
 /// The right to follow one execution.
 #[derive(Debug)]

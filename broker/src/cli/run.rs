@@ -93,6 +93,9 @@ pub(crate) struct RunArgs {
     /// another one only while no container has started
     #[arg(long, value_name = "ATTEMPTS", value_parser = clap::value_parser!(i32).range(1..=20))]
     retry_infra: Option<i32>,
+    /// Cancel it when nobody has followed it for so long, 5m to 7d
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    orphan_after: Option<Duration>,
     /// Keep the pod after its end
     #[arg(long)]
     keep: bool,
@@ -309,6 +312,7 @@ impl RunArgs {
             infra_retry: self
                 .retry_infra
                 .map(|max_attempts| proto::InfraRetryPolicy { max_attempts, ..Default::default() }),
+            orphan: span(self.orphan_after).map(|after| proto::OrphanPolicy { cancel_after: Some(after) }),
             ..Default::default()
         }
     }
@@ -339,7 +343,7 @@ mod tests {
     #[test]
     fn a_command_line_becomes_a_request() {
         let args = parsed(
-            "--image busybox --env A=1 --label k=v --result --keep --run-deadline 1h --retry-infra 3 --name n -- echo -n hi",
+            "--image busybox --env A=1 --label k=v --result --keep --run-deadline 1h --retry-infra 3 --orphan-after 1h --name n -- echo -n hi",
         );
         let args = args.unwrap();
         let manifest = args.manifest().unwrap();
@@ -351,6 +355,7 @@ mod tests {
         let policies = request.policies.unwrap();
         assert_eq!(policies.deadlines.unwrap().run.unwrap().seconds, 3600);
         assert_eq!(policies.infra_retry.unwrap().max_attempts, 3);
+        assert_eq!(policies.orphan.unwrap().cancel_after.unwrap().seconds, 3600);
         assert_eq!(policies.finish.unwrap().action(), proto::FinishAction::Keep);
         assert_eq!(policies.result.unwrap().source(), proto::ResultSource::Sidecar);
     }

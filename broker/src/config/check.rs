@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::error::Problem;
 use super::{Config, ConfigError, Limits, Target, TargetKind, Token};
-use crate::execution::{PolicyRequest, TargetName};
+use crate::execution::{LONGEST_ORPHAN, PolicyRequest, TargetName};
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), Problem> {
@@ -127,6 +127,7 @@ impl Limits {
             ("max_connection_age", self.max_connection_age, 1..=86_400),
             ("max_connection_age_grace", self.max_connection_age_grace, 1..=86_400),
             ("drain", self.drain, 1..=3600),
+            ("shortest_orphan", self.shortest_orphan, 1..=LONGEST_ORPHAN.as_secs()),
         ] {
             in_range(key, &value.as_secs(), range)
                 .map_err(|problem| Problem { reason: format!("{} seconds", problem.reason), ..problem })?;

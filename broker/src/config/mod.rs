@@ -153,6 +153,10 @@ pub struct Limits {
     /// How long a stopping broker waits for open calls.
     #[serde(with = "duration")]
     pub drain: Duration,
+    /// The shortest time that a caller may ask for until an execution that nobody follows is ended. The replicas tell each
+    /// other whom they follow three times in the shortest time in use, so a short one costs requests.
+    #[serde(with = "duration")]
+    pub shortest_orphan: Duration,
 }
 
 impl Default for Limits {
@@ -167,6 +171,7 @@ impl Default for Limits {
             max_connection_age_grace: Duration::from_secs(30),
             // Kubernetes kills 30 s after the signal, unless told otherwise.
             drain: Duration::from_secs(20),
+            shortest_orphan: PolicyDefaults::default().shortest_orphan,
         }
     }
 }
@@ -287,7 +292,7 @@ impl Target {
 
     /// The defaults of its executions.
     pub fn defaults(&self) -> PolicyDefaults {
-        PolicyDefaults { finish: self.finish, ttl: self.ttl, result: self.result }
+        PolicyDefaults { finish: self.finish, ttl: self.ttl, result: self.result, ..PolicyDefaults::default() }
     }
 
     /// Its parts, once the namespace is known.

@@ -91,6 +91,9 @@ pub struct PolicyRequest {
     /// When another attempt is made. Left out where it is absent, so that digests of requests without it stay what they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub infra_retry: Option<InfraRetryRequest>,
+    /// Cancel it when nobody has followed it for so long; absent for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orphan_after: Option<Duration>,
 }
 
 /// Policies with every default resolved. Kept in the object, since a target's defaults may change while it runs.
@@ -116,6 +119,9 @@ pub struct Policies {
     /// When another attempt is made; absent for never. Left out then, so that a broker before it reads the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infra_retry: Option<InfraRetry>,
+    /// Cancel it when nobody has followed it for so long; absent for never, and left out like the retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphan_after: Option<Duration>,
 }
 
 /// A target's defaults.
@@ -127,11 +133,18 @@ pub struct PolicyDefaults {
     pub ttl: Duration,
     /// Whether it hands back a value.
     pub result: ResultSource,
+    /// The shortest time that may be asked for until an execution that nobody follows is ended.
+    pub shortest_orphan: Duration,
 }
 
 impl Default for PolicyDefaults {
     fn default() -> Self {
-        Self { finish: FinishAction::Delete, ttl: Duration::from_hours(24), result: ResultSource::None }
+        Self {
+            finish: FinishAction::Delete,
+            ttl: Duration::from_hours(24),
+            result: ResultSource::None,
+            shortest_orphan: Duration::from_mins(5),
+        }
     }
 }
 
@@ -151,6 +164,8 @@ const DEFAULT_RESULT_BYTES: u32 = 256 << 10;
 /// What the kubelet keeps of a termination message.
 const MAX_TERMINATION_MESSAGE: u32 = 4096;
 const DAY: Duration = Duration::from_hours(24);
+/// What replicas have said of whom they follow is kept for longer than this.
+pub const LONGEST_ORPHAN: Duration = Duration::from_hours(7 * 24);
 
 impl PolicyRequest {
     /// Applies the defaults and checks the ranges of the contract.
@@ -159,6 +174,11 @@ impl PolicyRequest {
         let start_deadline = in_range("policies.deadlines.start", self.start_deadline, second..=365 * DAY)?;
         let run_deadline = in_range("policies.deadlines.run", self.run_deadline, second..=365 * DAY)?;
         let ttl = in_range("policies.finish.ttl", self.ttl, Duration::from_mins(1)..=30 * DAY)?;
+        let orphan_after = in_range(
+            "policies.orphan.cancel_after",
+            self.orphan_after,
+            defaults.shortest_orphan..=LONGEST_ORPHAN.max(defaults.shortest_orphan),
+        )?;
         let drain = in_range("policies.drain_deadline", self.drain_deadline, second..=Duration::from_mins(10))?;
         let result = self.result.unwrap_or(defaults.result);
         let (limit, default) = match result {
@@ -180,6 +200,7 @@ impl PolicyRequest {
             deciding_containers: self.deciding_containers.clone(),
             drain_deadline: drain.unwrap_or(Duration::from_secs(30)),
             infra_retry: self.infra_retry.as_ref().map(InfraRetryRequest::resolve).transpose()?,
+            orphan_after,
         })
     }
 }

@@ -12,7 +12,7 @@ use tracing::info;
 use crate::backend::pod::{Finalizer, HeldPods, PodBackend, PodSettings};
 use crate::config::{Config, Credentials, SessionPolicy, Target, TargetKind};
 use crate::error::Error;
-use crate::execution::TargetName;
+use crate::execution::{PolicyDefaults, TargetName};
 use crate::identity::{self, Connection, IdentityError, eks};
 use crate::target::{self, Registry};
 
@@ -212,7 +212,7 @@ fn settings(config: &Config, target: &Target, connection: &Connection) -> PodSet
         instance: config.instance.clone(),
         target: target.name.clone(),
         namespace: target.namespace.clone().unwrap_or_else(|| connection.namespace.clone()),
-        defaults: target.defaults(),
+        defaults: PolicyDefaults { shortest_orphan: config.limits.shortest_orphan, ..target.defaults() },
         result_image: target.result_image.clone(),
         finalizer: if target.finalizer { Finalizer::Keep } else { Finalizer::Off },
     }

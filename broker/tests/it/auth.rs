@@ -63,7 +63,7 @@ async fn subject_and_tenant_come_from_the_token() {
     assert_eq!((tenant.as_str(), submit.subject.as_str()), ("airflow-team", "airflow"));
     let info = client.get_server_info(with(&known.0, wire::GetServerInfoRequest {})).await.unwrap().into_inner();
     assert_eq!((info.caller_subject.as_str(), info.caller_tenant.as_str()), ("airflow", "airflow-team"));
-    assert_eq!(info.features, ["infra-retry", "group"]);
+    assert_eq!(info.features, ["infra-retry", "group", "orphan"]);
 }
 
 #[tokio::test]

@@ -78,6 +78,10 @@ async fn each_malformed_field_is_named() {
         ("policies.infra_retry.max_attempts", |r| infra_retry(r).max_attempts = -1),
         ("policies.infra_retry.max_free_attempts", |r| infra_retry(r).max_free_attempts = -1),
         ("policies.infra_retry.backoff", |r| infra_retry(r).backoff = length(-1, 0)),
+        ("policies.orphan.cancel_after", |r| policies(r).orphan = Some(wire::OrphanPolicy::default())),
+        ("policies.orphan.cancel_after", |r| {
+            policies(r).orphan = Some(wire::OrphanPolicy { cancel_after: length(-1, 0) });
+        }),
         ("group.group_id", |r| r.group = Some(wire::Group::default())),
         ("group.action", |r| {
             r.group = Some(wire::Group { group_id: "g".to_owned(), action: 99, ..Default::default() });
@@ -124,7 +128,6 @@ async fn what_this_version_does_not_have_is_refused_and_never_ignored() {
             let batch = wire::workload::Workload::Batch(wire::BatchWorkload::default());
             r.workload = Some(wire::Workload { workload: Some(batch) });
         }),
-        ("orphan", |r| policies(r).orphan = Some(wire::OrphanPolicy::default())),
         ("archive", |r| r.required_features = vec!["archive".to_owned()]),
         ("teleport", |r| r.required_features = vec!["teleport".to_owned()]),
     ];
@@ -290,6 +293,7 @@ async fn an_execution_says_everything_that_is_known_of_it() {
         max_free_attempts: 3,
         backoff: Duration::from_secs(4),
     });
+    known.policies.orphan_after = Some(Duration::from_mins(10));
     known.cancel = Some(CancelIntent {
         by: "me".to_owned(),
         reason: "enough".to_owned(),
@@ -334,7 +338,7 @@ async fn an_execution_says_everything_that_is_known_of_it() {
                 max_free_attempts: 3,
                 backoff: length(4, 0),
             }),
-            orphan: None,
+            orphan: Some(wire::OrphanPolicy { cancel_after: length(600, 0) }),
             drain_deadline: length(30, 0),
         }),
         create_time: wire_moment(1, 5),

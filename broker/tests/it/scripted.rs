@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 /// What the backend was asked.
 #[derive(Debug, Clone)]
 pub(crate) enum Seen {
-    Submit(Tenant, Submit),
+    Submit(Tenant, Box<Submit>),
     Get(Tenant, ExecutionId, View),
     List(Tenant, Filter),
     Watch(Tenant, ExecutionId, Vec<u8>, WatchOptions),
@@ -110,7 +110,7 @@ impl Scripted {
 #[async_trait]
 impl Backend for Scripted {
     async fn submit(&self, tenant: &Tenant, request: Submit) -> Result<Submitted, Error> {
-        self.saw(Seen::Submit(tenant.clone(), request.clone())).await?;
+        self.saw(Seen::Submit(tenant.clone(), Box::new(request.clone()))).await?;
         let mut execution = self.make(tenant, &request.id);
         execution.labels = request.labels;
         Ok(Submitted { execution, claim: "claim-1".to_owned(), origin: Origin::Created })
@@ -194,6 +194,7 @@ pub(crate) fn execution(target: &str, tenant: &str, id: &str) -> Execution {
             deciding_containers: Vec::new(),
             drain_deadline: Duration::from_secs(30),
             infra_retry: None,
+            orphan_after: None,
         },
         created: Some(Timestamp::UNIX_EPOCH),
         started: None,

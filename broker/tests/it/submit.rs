@@ -21,7 +21,7 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
 async fn submitted(world: &World, request: wire::SubmitExecutionRequest) -> podbroker::execution::Submit {
     world.client().await.submit_execution(request).await.unwrap();
     match world.alpha.seen().pop() {
-        Some(Seen::Submit(_, submit)) => submit,
+        Some(Seen::Submit(_, submit)) => *submit,
         other => panic!("{other:?}"),
     }
 }
@@ -41,7 +41,7 @@ async fn everything_that_was_asked_for_reaches_the_backend() {
             max_free_attempts: 0,
             backoff: seconds(4),
         }),
-        ..Default::default()
+        orphan: Some(wire::OrphanPolicy { cancel_after: seconds(400) }),
     };
     let at = Timestamp::now() + Duration::from_mins(1);
     let submit_before = prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() };
@@ -76,6 +76,7 @@ async fn everything_that_was_asked_for_reaches_the_backend() {
         backoff: Some(Duration::from_secs(4)),
     };
     assert_eq!(policies.infra_retry, Some(infra_retry));
+    assert_eq!(policies.orphan_after, Some(Duration::from_secs(400)));
 }
 
 #[tokio::test]

@@ -275,6 +275,9 @@ class Policies:
     """How long the remaining lines are waited for after the outcome is known. 1 s to 10 minutes."""
     infra_retry: InfraRetry | None = None
     """When another attempt is made; None for never. A broker needs the feature ``infra-retry``."""
+    orphan_after: timedelta | None = None
+    """Cancel it when nobody has followed it for so long, 5 minutes to 7 days; None for never. A broker needs the
+    feature ``orphan``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ PLACE = TargetPlace(cluster="remote-kpo-demo", region="us-east-1", role_arn=ROLE
 VERBS = (
     *("create pods", "get pods", "list pods", "watch pods", "patch pods", "delete pods"),
     *("get pods/log", "list events", "watch events"),
+    *("create leases", "list leases", "patch leases", "delete leases"),
 )
 
 EKS = (

@@ -26,6 +26,9 @@ type rules struct {
 type user struct {
 	Username string   `json:"username"`
 	Groups   []string `json:"groups"`
+	// RoleID, when given, is the id that the role had when its entry was made. EKS keeps it with an access entry, so a
+	// role that was deleted and made anew under its old name is another one.
+	RoleID string `json:"role_id"`
 }
 
 // newAuthenticatorCommand makes the API server's token webhook. Whether a token is good is decided by the verifier of
@@ -99,6 +102,9 @@ func authenticate(bearer, file string) (authentication.TokenReviewStatus, error)
 	mapped, known := rules.Roles[identity.CanonicalARN]
 	if !known {
 		return denied, fmt.Errorf("%s is mapped to nobody", identity.CanonicalARN)
+	}
+	if mapped.RoleID != "" && mapped.RoleID != identity.UserID {
+		return denied, fmt.Errorf("%s was made anew: %s is mapped to nobody", identity.CanonicalARN, identity.UserID)
 	}
 	return authentication.TokenReviewStatus{Authenticated: true, User: authentication.UserInfo{
 		Username: mapped.Username,

@@ -89,7 +89,7 @@ fn policies(policies: Policies) -> wire::Policies {
         }),
         deciding_containers: policies.deciding_containers,
         infra_retry: policies.infra_retry.map(infra_retry),
-        orphan: None,
+        orphan: policies.orphan_after.map(|after| wire::OrphanPolicy { cancel_after: Some(wire_duration(after)) }),
         drain_deadline: Some(wire_duration(policies.drain_deadline)),
     }
 }

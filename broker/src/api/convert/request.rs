@@ -90,9 +90,7 @@ fn supported(request: &wire::SubmitExecutionRequest) -> Result<(), Error> {
     if let Some(feature) = request.required_features.iter().find(|feature| !has(feature)) {
         return Err(unsupported(&feature.chars().take(64).collect::<String>()));
     }
-    let policies = request.policies.as_ref();
-    let asked = [("orphan", policies.is_some_and(|policies| policies.orphan.is_some()))];
-    asked.into_iter().find(|(_, is_asked)| *is_asked).map_or(Ok(()), |(feature, _)| Err(unsupported(feature)))
+    Ok(())
 }
 
 fn unsupported(feature: &str) -> Error {
@@ -135,7 +133,14 @@ fn policies(policies: wire::Policies) -> Result<PolicyRequest, Error> {
         deciding_containers: policies.deciding_containers,
         drain_deadline: optional_duration("policies.drain_deadline", policies.drain_deadline)?,
         infra_retry: policies.infra_retry.map(infra_retry).transpose()?,
+        orphan_after: policies.orphan.map(orphan_after).transpose()?,
     })
+}
+
+/// A policy that says no time would be none at all.
+fn orphan_after(policy: wire::OrphanPolicy) -> Result<Duration, Error> {
+    const FIELD: &str = "policies.orphan.cancel_after";
+    optional_duration(FIELD, policy.cancel_after)?.ok_or_else(|| Error::invalid_request(FIELD, "must be set"))
 }
 
 fn infra_retry(policy: wire::InfraRetryPolicy) -> Result<InfraRetryRequest, Error> {

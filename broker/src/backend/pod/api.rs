@@ -168,7 +168,8 @@ impl PodApi {
     }
 
     fn all(&self, resource: &str) -> String {
-        format!("/api/v1/namespaces/{}/{resource}", self.namespace)
+        let group = if resource == "leases" { "/apis/coordination.k8s.io/v1" } else { "/api/v1" };
+        format!("{group}/namespaces/{}/{resource}", self.namespace)
     }
 
     fn pods(&self) -> String {
@@ -294,9 +295,11 @@ impl PodApi {
         Ok(response.into_body().into_data_stream())
     }
 
-    /// A request to any other path of the API server, for the checks.
+    /// A request to any other path of the API server; a patch is a server-side apply.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
-        let request = self.request(method, path, "check");
+        let is_apply = method == Method::PATCH;
+        let request = self.request(method, path, "none");
+        let request = if is_apply { request.typed("application/apply-patch+yaml") } else { request };
         self.json(match body {
             Some(body) => request.json(body)?,
             None => request.empty()?,

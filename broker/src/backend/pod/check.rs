@@ -12,7 +12,7 @@ use crate::backend::{Check, Verdict};
 use crate::identity::eks::{Chain, LINKS, Link};
 
 /// What the broker does in a target's namespace: the verbs of its role, no more and no less.
-const VERBS: [(&str, &str, &str); 9] = [
+const VERBS: [(&str, &str, &str); 13] = [
     ("create", "pods", ""),
     ("get", "pods", ""),
     ("list", "pods", ""),
@@ -22,11 +22,21 @@ const VERBS: [(&str, &str, &str); 9] = [
     ("get", "pods", "log"),
     ("list", "events", ""),
     ("watch", "events", ""),
+    ("create", "leases", ""),
+    ("list", "leases", ""),
+    ("patch", "leases", ""),
+    ("delete", "leases", ""),
 ];
 
-/// What is lost without it is an explanation, so the rest goes on.
-fn is_optional(resource: &str) -> bool {
-    resource == "events"
+/// What executions do not need as such, and what is lost without it.
+fn loss(resource: &str) -> Option<&'static str> {
+    match resource {
+        "events" => {
+            Some("executions run without it, but nobody is told which volume, image or network a pod waits for")
+        }
+        "leases" => Some("executions run without it, but what nobody follows any more is not ended, or not in time"),
+        _ => None,
+    }
 }
 
 /// The links, as they are tried. After the first broken one the rest is skipped, but for the verbs, which are all tried.
@@ -65,7 +75,7 @@ pub(super) fn check(
             } else {
                 skipped("permission", &subject(verb, resource, subresource))
             };
-            permitted &= permission.verdict == Verdict::Passed || is_optional(resource);
+            permitted &= permission.verdict == Verdict::Passed || loss(resource).is_some();
             yield permission;
         }
         yield if permitted { dry_run(&settings, &api).await } else { skipped("create", "") };
@@ -177,11 +187,12 @@ async fn identity(api: &PodApi, link: &'static str, chain: Option<&Chain>) -> Ch
 
 async fn permission(settings: &PodSettings, api: &PodApi, verb: &str, resource: &str, subresource: &str) -> Check {
     let namespace = &settings.namespace;
+    let group = if resource == "leases" { "coordination.k8s.io" } else { "" };
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
         "spec": { "resourceAttributes": {
-            "namespace": namespace, "verb": verb, "resource": resource, "subresource": subresource,
+            "namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": subresource,
         } },
     });
     let subject = subject(verb, resource, subresource);
@@ -194,10 +205,9 @@ async fn permission(settings: &PodSettings, api: &PodApi, verb: &str, resource: 
             let why = answer["status"]["reason"].as_str().unwrap_or_default();
             let (_, resource) = subject.split_once(' ').unwrap_or(("", resource));
             let mut fix = format!("add the verb {verb} on {resource} to the role bound in the namespace {namespace}");
-            if is_optional(resource) {
-                fix.push_str(
-                    "; executions run without it, but nobody is told which volume, image or network a pod waits for",
-                );
+            if let Some(loss) = loss(resource) {
+                fix.push_str("; ");
+                fix.push_str(loss);
             }
             failed("permission", &subject, format!("not allowed in the namespace {namespace} {why}"), fix)
         }

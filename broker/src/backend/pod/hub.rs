@@ -20,6 +20,7 @@ use super::describe;
 use super::events::{self, Access, Early, PodEvent};
 use super::feed;
 use super::intake::{EventIntake, PodIntake};
+use super::orphans::Orphans;
 use super::roster::Roster;
 use super::view::{Presence, View};
 use crate::backend::Health;
@@ -31,21 +32,23 @@ pub(super) struct Hub {
     pub(super) pods: Selection,
     state: Mutex<State>,
     /// Something changed that may give the reconciler work.
-    changed: Notify,
+    pub(super) changed: Notify,
+    /// Who was followed, and when.
+    pub(super) orphans: Orphans,
     /// Whether the first list was read.
     stepped: watch::Sender<bool>,
-    clock: ServerClock,
+    pub(super) clock: ServerClock,
 }
 
-struct State {
+pub(super) struct State {
     health: Health,
     /// By the execution's hash.
-    executions: HashMap<String, Arc<Attempts>>,
-    followers: HashMap<String, watch::Sender<Arc<Attempts>>>,
+    pub(super) executions: HashMap<String, Arc<Attempts>>,
+    pub(super) followers: HashMap<String, watch::Sender<Arc<Attempts>>>,
     /// By the pod's name.
     pod_followers: HashMap<String, watch::Sender<Arc<View>>>,
     /// Executions that have changed since the reconciler has asked.
-    changed: HashSet<String>,
+    pub(super) changed: HashSet<String>,
     groups: Roster,
     /// The version up to which the watch has told everything; 0 before the first list.
     seen: u64,
@@ -76,12 +79,13 @@ impl Hub {
             pods,
             state: Mutex::new(state),
             changed: Notify::new(),
+            orphans: Orphans::default(),
             stepped: watch::Sender::new(false),
             clock,
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock, and a half-written index heals with the next list.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,23 +134,6 @@ impl Hub {
         let state = self.state();
         let mut members = state.groups.of(&membership.group).filter_map(|it| state.executions.get(it));
         members.any(|member| member.oldest().is_later(membership))
-    }
-
-    /// Follows an execution that is in the index.
-    pub(super) fn follow(self: &Arc<Self>, hash: &str) -> Option<Following> {
-        let mut state = self.state();
-        let attempts = state.executions.get(hash)?.clone();
-        let sender = state.followers.entry(hash.to_owned()).or_insert_with(|| watch::Sender::new(attempts));
-        let leaving = Leaving { hub: Arc::clone(self), hash: hash.to_owned() };
-        Some(Following { attempts: sender.subscribe(), _leaving: leaving })
-    }
-
-    /// Whether somebody follows an execution at this replica.
-    pub(super) fn is_followed(&self, hash: &str) -> Followed {
-        match self.state().followers.get(hash) {
-            Some(sender) if sender.receiver_count() > 0 => Followed::Here,
-            _ => Followed::NotHere,
-        }
     }
 
     /// The hashes of the executions that have changed since this was asked last.
@@ -211,7 +198,11 @@ impl Hub {
 
     /// Notes how the target is.
     pub(super) fn set_health(&self, health: Health) {
-        self.state().health = health;
+        let mut state = self.state();
+        if health == Health::Serving && state.health != Health::Serving {
+            self.orphans.recovered(self.clock.now());
+        }
+        state.health = health;
     }
 
     /// Everything up to this version was told.
@@ -257,9 +248,9 @@ impl Hub {
         self.remove_where(|view| !listed.contains(&view.pod_name) && view.version <= version);
         let mut state = self.state();
         state.seen = state.seen.max(version).max(1);
-        state.health = Health::Serving;
         info!(executions = state.executions.len(), "in step with the target");
         drop(state);
+        self.set_health(Health::Serving);
         self.changed.notify_one();
         self.stepped.send_replace(true);
     }
@@ -306,32 +297,6 @@ impl Hub {
                 state.put(&hash, Arc::new(View { access, ..View::clone(&view) }));
             }
         }
-    }
-}
-
-/// Whether an execution is followed at this replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Followed {
-    Here,
-    NotHere,
-}
-
-/// One who follows an execution. What was kept for the reading may be due once it is dropped.
-pub(super) struct Following {
-    /// Dropped first, so that it does not count any more when the other one is.
-    pub(super) attempts: watch::Receiver<Arc<Attempts>>,
-    _leaving: Leaving,
-}
-
-struct Leaving {
-    hub: Arc<Hub>,
-    hash: String,
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.hub.state().changed.insert(std::mem::take(&mut self.hash));
-        self.hub.changed.notify_one();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `manifest` makes the pod, `submit` creates it once, `hub` watches all of them, `view` is what is kept of one and `attempts` of
 //! an execution, `status` says what it means, `watch` tells it, with the lines from `logs` and the result from `collect`.
-//! `reconcile` deletes what was released and ends what did not start in time. `group`, `seat`, `member` and `claim` let
+//! `reconcile` deletes what was released and ends what did not start in time, and by `orphans` what nobody follows. `group`, `seat`, `member` and `claim` let
 //! executions take each other's place. Requests go through `api`, and its refusals become errors in `refusal`.
 
 mod another;
@@ -17,6 +17,7 @@ mod deletion;
 mod describe;
 mod events;
 mod feed;
+mod following;
 mod group;
 mod hub;
 mod intake;
@@ -27,6 +28,7 @@ mod member;
 mod names;
 mod node;
 mod notices;
+mod orphans;
 mod place;
 mod reconcile;
 mod refusal;
@@ -98,6 +100,9 @@ pub struct PodBackend {
     api: PodApi,
     hub: Arc<Hub>,
     chain: Option<Arc<eks::Chain>>,
+    /// The name of this process's Lease.
+    replica: String,
+    words: orphans::Words,
 }
 
 impl PodBackend {
@@ -113,7 +118,9 @@ impl PodBackend {
         let settings = Arc::new(settings);
         let hub = Arc::new(Hub::new(Arc::clone(&settings), clock.clone()));
         let api = PodApi::new(client, &settings.namespace, settings.instance.as_str(), clock);
-        let backend = Arc::new(Self { settings, api, hub, chain });
+        let replica = format!("podbroker-{:016x}", rand::random::<u64>());
+        let words = orphans::Words::default();
+        let backend = Arc::new(Self { settings, api, hub, chain, replica, words });
         let span = info_span!("target", name = %backend.settings.target);
         if let Some(chain) = backend.chain.clone() {
             let announce_stop = stop.clone();
@@ -123,7 +130,9 @@ impl PodBackend {
         let (watching, watch_stop) = (Arc::clone(&backend), stop.clone());
         tasks.spawn(async move { watching.hub.run(&watching.api, &watch_stop).await }.instrument(span.clone()));
         let (reconciling, reconcile_stop) = (Arc::clone(&backend), stop.clone());
-        tasks.spawn(async move { reconciling.reconcile(&reconcile_stop).await }.instrument(span));
+        tasks.spawn(async move { reconciling.reconcile(&reconcile_stop).await }.instrument(span.clone()));
+        let (telling, telling_stop) = (Arc::clone(&backend), stop.clone());
+        tasks.spawn(async move { telling.tell_followed(&telling_stop).await }.instrument(span));
         backend
     }
 

@@ -50,6 +50,9 @@ pub(super) const DECIDED: &str = "podbroker.io/decided-at";
 /// RFC 3339: the claim holder has all it wants.
 pub(super) const RELEASED: &str = "podbroker.io/released-at";
 
+/// On a replica's Lease: the executions that it follows, by the first characters of their hashes, or `*`.
+pub(super) const FOLLOWED: &str = "podbroker.io/followed";
+
 /// Keeps the object, and so the exit codes, until the outcome was taken.
 pub(super) const FINALIZER: &str = "podbroker.io/outcome";
 

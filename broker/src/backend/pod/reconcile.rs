@@ -14,14 +14,14 @@ use tracing::{info, warn};
 
 use super::PodBackend;
 use super::attempts::Attempts;
-use super::hub::Followed;
+use super::following::Followed;
 use super::member::Leave;
 use super::names::FINALIZER;
 use super::schedule::Schedule;
 use super::view::{Presence, View};
-use super::{claim, status};
+use super::{claim, describe, status};
 use crate::error::Error;
-use crate::execution::{CancelIntent, FinishAction, State};
+use crate::execution::{CancelIntent, FailureClass, FinishAction, State};
 
 /// Another watcher of a released execution has so long to read the rest.
 const RELEASE_GRACE: SignedDuration = SignedDuration::from_secs(5);
@@ -46,6 +46,8 @@ const IN_ONE_TURN: usize = 64;
 enum Act {
     /// Its latest attempt did not start in time.
     EndForStart,
+    /// Nobody follows it.
+    EndAlone,
     /// It was stopped between two attempts while another replica made the next one.
     Stop(CancelIntent),
     /// Another attempt follows.
@@ -63,7 +65,7 @@ fn due(attempts: &Attempts, followed: Followed) -> Option<(Timestamp, Act)> {
         return next.due.map(|due| (due, Act::Next(next.number)));
     }
     let Some(outcome) = &standing.status.outcome else {
-        return to_be_ended(attempts, standing.status.state);
+        return to_be_ended(attempts, standing.status.state, followed);
     };
     if !status::is_over(latest) {
         return None;
@@ -84,7 +86,7 @@ fn due(attempts: &Attempts, followed: Followed) -> Option<(Timestamp, Act)> {
     // Whoever reads the rest of it here reads it to its end, or to the drain deadline.
     let drained = match followed {
         Followed::Here => add(released.or(ended)?, SignedDuration::try_from(latest.policies.drain_deadline).ok()?),
-        Followed::NotHere => Timestamp::MIN,
+        Followed::NotHere { .. } => Timestamp::MIN,
     };
     // A create of a later attempt that another replica has on its way meets its object too.
     let made = if latest.attempt == 1 { Timestamp::MIN } else { add(latest.created?, claim::CREATE_SKEW) };
@@ -92,7 +94,7 @@ fn due(attempts: &Attempts, followed: Followed) -> Option<(Timestamp, Act)> {
 }
 
 /// What has no outcome yet.
-fn to_be_ended(attempts: &Attempts, state: State) -> Option<(Timestamp, Act)> {
+fn to_be_ended(attempts: &Attempts, state: State, followed: Followed) -> Option<(Timestamp, Act)> {
     let latest = attempts.latest();
     if latest.cancel.is_some() {
         return None;
@@ -100,14 +102,21 @@ fn to_be_ended(attempts: &Attempts, state: State) -> Option<(Timestamp, Act)> {
     if let Some(intent) = attempts.stop() {
         return Some((intent.at, Act::Stop(intent.clone())));
     }
-    if state != State::Pending {
-        return None;
-    }
+    let start = if state == State::Pending { start_ends(latest).map(|at| (at, Act::EndForStart)) } else { None };
+    let alone = match followed {
+        Followed::NotHere { alone } => alone.map(|from| (from, Act::EndAlone)),
+        Followed::Here => None,
+    };
+    start.into_iter().chain(alone).min_by_key(|(at, _)| *at)
+}
+
+/// When what has not started is ended for that.
+fn start_ends(latest: &View) -> Option<Timestamp> {
     if status::is_hopeless(latest) {
-        return Some((latest.created?, Act::EndForStart));
+        return latest.created;
     }
     let deadline = latest.policies.start_deadline?;
-    Some((add(latest.start_counts_from()?, SignedDuration::try_from(deadline).ok()?), Act::EndForStart))
+    Some(add(latest.start_counts_from()?, SignedDuration::try_from(deadline).ok()?))
 }
 
 fn add(time: Timestamp, duration: SignedDuration) -> Timestamp {
@@ -196,6 +205,7 @@ impl PodBackend {
             memory.schedule.clear(hash);
             memory.failed.remove(hash);
             memory.let_go.remove(hash);
+            self.hub.orphans.forget(hash);
             return;
         };
         let Some((at, _)) = self.due(memory, hash, &attempts) else { return memory.schedule.clear(hash) };
@@ -229,6 +239,7 @@ impl PodBackend {
                 };
                 self.end(latest, intent, None).await.map(drop)
             }
+            Act::EndAlone => self.end_alone(attempts).await,
             Act::Stop(intent) => {
                 info!(execution = %latest.id, "stopping an attempt that was made while its execution was stopped");
                 let intent = CancelIntent { at: self.api.clock().now(), ..intent.clone() };
@@ -253,6 +264,27 @@ impl PodBackend {
                 Ok(())
             }
         }
+    }
+
+    /// Ends what nobody follows, by the word of every replica.
+    async fn end_alone(&self, attempts: &Attempts) -> Result<(), Error> {
+        let hash = describe::address(&self.settings, attempts.oldest()).hash();
+        let alone = self.is_left_alone(&hash).await;
+        if !alone.map_err(|error| self.error("read who is followed", error))? {
+            // What is known now says when it is due.
+            self.hub.touch(&hash);
+            return Ok(());
+        }
+        let latest = attempts.latest();
+        let after = latest.policies.orphan_after.unwrap_or_default();
+        info!(execution = %latest.id, "ending what nobody follows");
+        let intent = CancelIntent {
+            by: "podbroker".to_owned(),
+            reason: format!("nobody followed it for {} s", after.as_secs()),
+            class: FailureClass::Orphaned,
+            at: self.api.clock().now(),
+        };
+        self.stop(attempts, intent, None).await.map(drop)
     }
 
     /// Takes the finalizer away.

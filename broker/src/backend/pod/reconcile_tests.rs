@@ -10,7 +10,7 @@ fn of(views: impl IntoIterator<Item = Arc<View>>) -> Attempts {
 }
 
 fn here(attempts: &Attempts) -> Option<(Timestamp, Act)> {
-    due(attempts, Followed::NotHere)
+    due(attempts, Followed::NotHere { alone: None })
 }
 
 #[test]

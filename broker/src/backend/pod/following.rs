@@ -1,0 +1,99 @@
+//! Who follows which execution at this replica.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::attempts::Attempts;
+use super::hub::Hub;
+
+/// Whether an execution is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// At this replica.
+    Here,
+    /// Not at this one.
+    NotHere {
+        /// From when on it counts as left alone by everybody, as far as is known here; `None` if that changes nothing.
+        alone: Option<Timestamp>,
+    },
+}
+
+/// One who follows an execution. What was kept for the reading may be due once it is dropped.
+pub(super) struct Following {
+    /// Dropped first, so that it does not count any more when the other one is.
+    pub(super) attempts: watch::Receiver<Arc<Attempts>>,
+    _leaving: Leaving,
+}
+
+struct Leaving {
+    hub: Arc<Hub>,
+    hash: String,
+    has_policy: bool,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let hash = std::mem::take(&mut self.hash);
+        if self.has_policy {
+            self.hub.orphans.saw(&hash, self.hub.clock.now());
+        }
+        self.hub.state().changed.insert(hash);
+        self.hub.changed.notify_one();
+    }
+}
+
+impl Hub {
+    /// Follows an execution that is in the index.
+    pub(super) fn follow(self: &Arc<Self>, hash: &str) -> Option<Following> {
+        let mut state = self.state();
+        let attempts = state.executions.get(hash)?.clone();
+        let (created, after) = (attempts.oldest().created, attempts.latest().policies.orphan_after);
+        let sender = state.followers.entry(hash.to_owned()).or_insert_with(|| watch::Sender::new(attempts));
+        let attempts = sender.subscribe();
+        drop(state);
+        if let Some(after) = after {
+            self.orphans.join(hash, created, after, self.clock.now());
+        }
+        let leaving = Leaving { hub: Arc::clone(self), hash: hash.to_owned(), has_policy: after.is_some() };
+        Some(Following { attempts, _leaving: leaving })
+    }
+
+    /// Whether somebody follows an execution.
+    pub(super) fn is_followed(&self, hash: &str) -> Followed {
+        let state = self.state();
+        if state.followers.get(hash).is_some_and(|sender| sender.receiver_count() > 0) {
+            return Followed::Here;
+        }
+        let alone = state.executions.get(hash).and_then(|attempts| {
+            let after = attempts.latest().policies.orphan_after?;
+            Some(self.orphans.due(hash, attempts.oldest().created, after))
+        });
+        Followed::NotHere { alone }
+    }
+
+    /// The hashes of the executions that are followed here and must not be left alone, with the shortest time after which one
+    /// of them counts as that; `None` if there is none.
+    pub(super) fn cared_for(&self) -> Option<(Vec<String>, std::time::Duration)> {
+        let state = self.state();
+        let (mut hashes, mut shortest) = (Vec::new(), None);
+        for (hash, _) in state.followers.iter().filter(|(_, sender)| sender.receiver_count() > 0) {
+            let Some(attempts) = state.executions.get(hash) else { continue };
+            let Some(after) = attempts.latest().policies.orphan_after else { continue };
+            if attempts.standing().status.outcome.is_none() {
+                hashes.push(hash.clone());
+                shortest = Some(shortest.map_or(after, |shortest| after.min(shortest)));
+            }
+        }
+        drop(state);
+        hashes.sort_unstable();
+        shortest.map(|shortest| (hashes, shortest))
+    }
+
+    /// Something else may be due for it now.
+    pub(super) fn touch(&self, hash: &str) {
+        self.state().changed.insert(hash.to_owned());
+        self.changed.notify_one();
+    }
+}
