@@ -102,6 +102,9 @@ impl Show {
                     if !result.content.ends_with(b"\n") {
                         screen.write(b"\n")?;
                     }
+                    if !result.not_json.is_empty() {
+                        screen.tell(&format!("the result is not JSON: {}", result.not_json));
+                    }
                 } else {
                     screen.tell(&format!("no result: {}", result.problem));
                 }
@@ -262,5 +265,9 @@ mod tests {
         let (out, err) = shown(&mut show, &[chunk("a", &[(b"line", false, false)]), result]);
         assert_eq!(out, b"{\"a\":1}\n");
         assert_eq!(err, "");
+        let broken = proto::Result { content: b"[1".to_vec(), not_json: "it ends".to_owned(), ..Default::default() };
+        let broken = proto::Event { cursor: "c".into(), event: Some(Kind::Result(broken)) };
+        let (out, err) = shown(&mut show, &[broken]);
+        assert_eq!((out.as_slice(), err.as_str()), (&b"[1\n"[..], "podbroker: the result is not JSON: it ends\n"));
     }
 }

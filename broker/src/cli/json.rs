@@ -199,6 +199,7 @@ fn result(result: &proto::Result) -> Value {
     object.insert("source".to_owned(), word(result.source().as_str_name(), "RESULT_SOURCE_"));
     put_bytes(&mut object, "content", &result.content);
     object.insert("problem".to_owned(), json!(result.problem));
+    object.insert("not_json".to_owned(), json!(result.not_json));
     Value::Object(object)
 }
 

@@ -409,9 +409,18 @@ async fn every_other_kind_of_event_says_what_happened() {
             severity: wire::NoticeSeverity::Warning.into(),
         })
     );
-    for (value, content, problem) in [
-        (Ok(Bytes::from_static(b"1")), b"1".as_slice(), ""),
-        (Err(NoResult::Missing("missing".to_owned())), b"".as_slice(), "missing"),
+    for (value, content, problem, not_json) in [
+        (Ok(Bytes::from_static(b"1")), b"1".as_slice(), "", ""),
+        (Ok(Bytes::from_static(b"\n")), b"\n".as_slice(), "", ""),
+        (Ok(Bytes::from_static(b"{\"a\": NaN}")), b"{\"a\": NaN}".as_slice(), "", "expected value at line 1 column 7"),
+        (Ok(Bytes::from_static(b"[1\n")), b"[1\n".as_slice(), "", "EOF while parsing a list at line 2 column 0"),
+        (
+            Ok(Bytes::from_static(b"\"\xff\"")),
+            b"\"\xff\"".as_slice(),
+            "",
+            "it is not UTF-8: invalid utf-8 sequence of 1 bytes from index 1",
+        ),
+        (Err(NoResult::Missing("missing".to_owned())), b"".as_slice(), "missing", ""),
     ] {
         assert_eq!(
             told(&world, EventKind::Result(ResultSource::Sidecar, value)).await,
@@ -419,6 +428,7 @@ async fn every_other_kind_of_event_says_what_happened() {
                 source: wire::ResultSource::Sidecar.into(),
                 content: content.to_vec(),
                 problem: problem.to_owned(),
+                not_json: not_json.to_owned(),
             })
         );
     }

@@ -317,10 +317,13 @@ pub struct InfraRetryPolicy {
     #[prost(message, optional, tag = "4")]
     pub backoff: ::core::option::Option<::prost_types::Duration>,
 }
-/// Feature `orphan`.
+/// Feature `orphan`. Whoever watches an execution at any replica follows it; a watch that is cut and goes on within that time is
+/// nobody's loss. What a broker cannot know only lengthens the time: when no replica ran, or the cluster did not answer, it
+/// begins anew. An execution that is ended so has the class ORPHANED.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrphanPolicy {
-    /// Cancel the execution when nobody has followed it for so long. At least 5 min.
+    /// Cancel the execution when nobody has followed it for so long; it may be a quarter of a minute more. 5 min (or the broker's
+    /// `limits.shortest_orphan`) to 7 d. Required.
     #[prost(message, optional, tag = "1")]
     pub cancel_after: ::core::option::Option<::prost_types::Duration>,
 }
@@ -812,6 +815,10 @@ pub struct Result {
     /// Why there is no value although one was asked for: the file is missing, too large or damaged. Empty otherwise.
     #[prost(string, tag = "3")]
     pub problem: ::prost::alloc::string::String,
+    /// Why the content is no JSON (RFC 8259), with line and column; empty if it is, or if there is none. The content is sent all
+    /// the same: some callers take what is nearly JSON, such as NaN.
+    #[prost(string, tag = "4")]
+    pub not_json: ::prost::alloc::string::String,
 }
 /// The watch is alive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

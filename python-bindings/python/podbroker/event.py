@@ -170,6 +170,8 @@ class Result:
     """The bytes of the file, unchanged; meant to be JSON."""
     problem: str
     """Why there is no value although one was asked for; empty otherwise."""
+    not_json: str = ""
+    """Why the content is no JSON (RFC 8259), with line and column; empty if it is, or if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,7 @@ pub(crate) fn event(py: Python<'_>, event: proto::Event) -> PyResult<Option<Boun
                 source: result_source(py, result.source)?,
                 content: PyBytes::new(py, &result.content),
                 problem: result.problem,
+                not_json: result.not_json,
             ))
         }
         Some(Event::End(end)) => {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 import pytest
 import scripted as s
@@ -11,6 +12,7 @@ from podbroker import (
     ContainerRole,
     FailureClass,
     FinishAction,
+    InfraRetry,
     NoticeSeverity,
     ResultSource,
     TargetPlace,
@@ -52,8 +54,14 @@ def test_the_pods_place_is_pushed_before_anything_is_waited_for(make, client, co
 
 def test_the_request_says_what_the_task_wants(make, client, context):
     client.script = [s.result(), s.end()]
+    retry = InfraRetry(max_attempts=2)
     make(
-        do_xcom_push=True, on_finish_action="keep_pod", startup_timeout_seconds=60, schedule_timeout_seconds=30
+        do_xcom_push=True,
+        on_finish_action="keep_pod",
+        startup_timeout_seconds=60,
+        schedule_timeout_seconds=30,
+        infra_retry=retry,
+        orphan_after=timedelta(minutes=10),
     ).execute(context)
     (request,) = client.submits
     assert request["target"] == "somewhere"
@@ -61,6 +69,7 @@ def test_the_request_says_what_the_task_wants(make, client, context):
     policies = request["policies"]
     assert (policies.finish, policies.result) == (FinishAction.KEEP, ResultSource.SIDECAR)
     assert policies.start_deadline.total_seconds() == 90
+    assert (policies.infra_retry, policies.orphan_after) == (retry, timedelta(minutes=10))
     assert policies.deciding_containers == ("base",)
     assert request["labels"] == {
         "deployment": "airflow",

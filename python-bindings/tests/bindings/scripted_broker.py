@@ -236,7 +236,7 @@ def script(request: Any) -> Iterator[Any]:
         )
         yield event(log_stream_end={"instance": {**instance, "role": 99}, "complete": True})
         yield event(notice={"code": "PULLING_IMAGE", "message": "pulls", "severity": "NOTICE_SEVERITY_WARNING"})
-        yield event(result={"source": "RESULT_SOURCE_SIDECAR", "content": b"{}", "problem": ""})
+        yield event(result={"source": "RESULT_SOURCE_SIDECAR", "content": b"{}", "not_json": "it is a word"})
         yield event(attempt_ended={"attempt": attempt(), "outcome": outcome})
     if words[0] == "lines":
         chunks, lines_each = int(words[1]), int(words[2])

@@ -68,6 +68,7 @@ def test_one_event_of_each_kind_arrives_and_heartbeats_are_not_shown(client: Cli
     assert notice.severity is NoticeSeverity.WARNING
     assert isinstance(result, Result)
     assert (result.source, result.content, result.problem) == (ResultSource.SIDECAR, b"{}", "")
+    assert result.not_json == "it is a word"
     assert isinstance(attempt_ended, AttemptEnded)
     assert attempt_ended.outcome is not None
     assert isinstance(end, End)

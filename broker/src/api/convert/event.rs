@@ -89,5 +89,18 @@ fn result(source: ResultSource, value: Result<Bytes, NoResult>) -> wire::Result 
         Ok(content) => (content.into(), String::new()),
         Err(none) => (Vec::new(), none.problem().to_owned()),
     };
-    wire::Result { source: wire_result_source(source).into(), content, problem }
+    let not_json = not_json(&content).unwrap_or_default();
+    wire::Result { source: wire_result_source(source).into(), content, problem, not_json }
+}
+
+/// Why a value is no JSON. Looked through once and not kept: it is at most 1 MiB.
+fn not_json(content: &[u8]) -> Option<String> {
+    if content.trim_ascii().is_empty() {
+        return None;
+    }
+    // What is passed over is not looked at as text.
+    if let Err(error) = std::str::from_utf8(content) {
+        return Some(format!("it is not UTF-8: {error}"));
+    }
+    serde_json::from_slice::<serde::de::IgnoredAny>(content).err().map(|error| error.to_string())
 }

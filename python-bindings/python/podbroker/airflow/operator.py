@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from kubernetes.client import models as k8s
 
-    from podbroker import Execution, Outcome
+    from podbroker import Execution, InfraRetry, Outcome
 
 __all__ = ["RemotePodOperator"]
 
@@ -65,6 +65,10 @@ class RemotePodOperator(KubernetesPodOperator):
             the section ``podbroker`` of Airflow's configuration, else ``airflow``. Templated.
         ttl: How long the pod is kept when this task never acknowledges its end, for example after a kill. None: the
             target's default.
+        infra_retry: When the broker makes another pod within the same try, after an eviction, a preemption or a lost
+            node. None: never; ``InfraRetry()``: only while no container has started.
+        orphan_after: How long nobody may follow the pod, for example because the worker and the scheduler are gone,
+            until it is cancelled; 5 minutes to 7 days. None: it runs on.
         deferrable: Not available: True is refused.
         do_xcom_push: Whether the pod hands back a value, JSON in ``/airflow/xcom/return.json``.
         log_pod_spec_on_failure: Whether a failure's message contains the whole pod. Off, unlike upstream, because the
@@ -87,6 +91,8 @@ class RemotePodOperator(KubernetesPodOperator):
         podbroker_conn_id: str = PodbrokerHook.default_conn_name,
         deployment_id: str | None = None,
         ttl: timedelta | None = None,
+        infra_retry: InfraRetry | None = None,
+        orphan_after: timedelta | None = None,
         deferrable: bool = False,
         do_xcom_push: bool = False,
         log_pod_spec_on_failure: bool = False,
@@ -105,6 +111,8 @@ class RemotePodOperator(KubernetesPodOperator):
         self.podbroker_conn_id = podbroker_conn_id
         self.deployment_id = deployment_id
         self.ttl = ttl
+        self.infra_retry = infra_retry
+        self.orphan_after = orphan_after
         self._session: Session | None = None
         self._follow: Pump | None = None
         self._settled = False

@@ -36,4 +36,6 @@ def policies_of(operator: RemotePodOperator) -> Policies:
         result=ResultSource.SIDECAR if operator.do_xcom_push else ResultSource.NONE,
         # A user's own sidecar that never ends keeps nothing waiting.
         deciding_containers=(operator.base_container_name,),
+        infra_retry=operator.infra_retry,
+        orphan_after=operator.orphan_after,
     )
