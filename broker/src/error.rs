@@ -154,6 +154,12 @@ pub enum Error {
         /// The target's name.
         target: String,
     },
+    /// The archive does not answer.
+    #[error("the archive does not answer")]
+    Archive {
+        /// Why.
+        source: Source,
+    },
     /// The broker does not have that feature.
     #[error("this broker does not have the feature {feature}")]
     Unsupported {
@@ -194,6 +200,11 @@ impl Error {
     /// One wrong field of the manifest.
     pub fn invalid_spec(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self::InvalidSpec { violations: vec![FieldViolation { field: field.into(), why: why.into() }] }
+    }
+
+    /// The archive does not answer, or what it has cannot be read.
+    pub fn archive(source: impl Into<Source>) -> Self {
+        Self::Archive { source: source.into() }
     }
 
     /// Something that cannot be, and is.

@@ -5,6 +5,7 @@
 //! cancel) → `identity` (a client for the cluster). `execution` has the words that all of them use; `server` wires them.
 
 pub mod api;
+pub mod archive;
 pub mod auth;
 pub mod backend;
 pub mod config;

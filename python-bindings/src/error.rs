@@ -45,7 +45,12 @@ fn class_of(error: &Error) -> &'static str {
         "CREDENTIALS_REFUSED" => "CredentialsError",
         "QUOTA" => "QuotaError",
         "UNSUPPORTED_FEATURE" => "UnsupportedError",
-        "OVERLOADED" | "BACKEND_UNAVAILABLE" | "CREDENTIALS_UNAVAILABLE" | "GROUP_BUSY" | "DRAINING" => UNAVAILABLE,
+        "OVERLOADED"
+        | "BACKEND_UNAVAILABLE"
+        | "CREDENTIALS_UNAVAILABLE"
+        | "GROUP_BUSY"
+        | "ARCHIVE_UNAVAILABLE"
+        | "DRAINING" => UNAVAILABLE,
         "INTERNAL" => "BrokerError",
         // No reason, or one that this client is too old to know: the code says which reaction fits.
         _ => class_of_code(error.code),

@@ -46,9 +46,10 @@ def script(page: Path, broker: Broker) -> str:
 
 
 @pytest.fixture
-def broker(namespace: Namespace, brokers: Brokers) -> Broker:
+def broker(page: Path, namespace: Namespace, brokers: Brokers, tmp_path: Path) -> Broker:
     """A broker as the pages have it."""
-    return brokers.start(namespace=namespace, target=TARGET, instance="default")
+    archive = {"archive": {"url": f"file://{tmp_path}/archive"}} if page.name == "archive.md" else {}
+    return brokers.start(namespace=namespace, target=TARGET, instance="default", **archive)
 
 
 def first_call(broker: Broker) -> None:

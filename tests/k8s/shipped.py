@@ -11,6 +11,8 @@ import yaml
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "k8s"
 PAGE: Final = ROOT / "docs/eks.md"
+#: Every page that names shipped files.
+PAGES: Final = (PAGE, ROOT / "docs/archive.md")
 #: Every file that is shipped, by its path under `k8s/`.
 NAMES: Final = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file())
 

@@ -9,7 +9,7 @@ import pytest
 from botocore.session import Session
 from botocore.validate import validate_parameters
 
-from k8s.shipped import NAMES, PAGE, ROOT, load
+from k8s.shipped import NAMES, PAGE, PAGES, ROOT, load
 
 #: The names of the walk-through, which each file must use.
 ACCOUNT: Final = "111122223333"
@@ -34,6 +34,7 @@ POLICIES: Final = (
     "aws/iam-assume-role-policy.json",
     "aws/permission-policy.json",
     "aws/broker-policy.json",
+    "aws/archive-policy.json",
     "aws/broker-trust-irsa.json",
     "aws/broker-trust-pod-identity.json",
 )
@@ -177,11 +178,12 @@ def test_no_account_is_a_real_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_speaks_of_each_file(name: str) -> None:
-    assert f"k8s/{name}" in PAGE.read_text(), "a file that the page does not mention is found by nobody"
+    assert any(f"k8s/{name}" in page.read_text() for page in PAGES), "a file that no page mentions is found by nobody"
 
 
 def test_each_file_that_the_page_names_is_there() -> None:
-    named = set(re.findall(r"\bk8s/((?:remote|aws)/[\w.-]+\.(?:yaml|json))", PAGE.read_text()))
+    pages = "".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"\bk8s/((?:remote|aws)/[\w.-]+\.(?:yaml|json))", pages))
     assert named == set(NAMES)
 
 

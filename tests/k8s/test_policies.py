@@ -21,6 +21,7 @@ THE_CLUSTER: Final = f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{CLUSTER}"
 GRANTED: Final = {
     "aws/permission-policy.json": {"eks:DescribeCluster"},
     "aws/broker-policy.json": {"sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"},
+    "aws/archive-policy.json": {"s3:ListBucket", "s3:PutObject", "s3:GetObject", "s3:DeleteObject"},
     "aws/iam-assume-role-policy.json": {"sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"},
     "aws/broker-trust-irsa.json": {"sts:AssumeRoleWithWebIdentity"},
     "aws/broker-trust-pod-identity.json": {"sts:AssumeRole", "sts:TagSession"},
@@ -99,6 +100,32 @@ def test_each_condition_is_on_a_key_that_its_actions_have(name: str) -> None:
         for action in [actions] if isinstance(actions, str) else actions:
             for keys in statement.get("Condition", {}).values():
                 assert set(keys) <= known_keys(action)
+
+
+BUCKET: Final = "arn:aws:s3:::example-logs"
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "prefix", "expected"),
+    [
+        ("s3:PutObject", f"{BUCKET}/podbroker/default/executions/x/outcome.json", "", True),
+        ("s3:GetObject", f"{BUCKET}/podbroker/default/executions/x/outcome.json", "", True),
+        ("s3:DeleteObject", f"{BUCKET}/podbroker/default/days/2026-11-21/x", "", True),
+        ("s3:ListBucket", BUCKET, "podbroker/default/executions/x/", True),
+        ("s3:ListBucket", BUCKET, "", False),
+        ("s3:ListBucket", BUCKET, "others/", False),
+        ("s3:GetObject", f"{BUCKET}/others/x", "", False),
+        ("s3:PutObject", "arn:aws:s3:::another/podbroker/x", "", False),
+        ("s3:PutObjectAcl", f"{BUCKET}/podbroker/x", "", False),
+        ("s3:DeleteBucket", BUCKET, "", False),
+    ],
+)
+def test_the_archive_may_use_its_own_folder_and_nothing_else(
+    action: str, resource: str, prefix: str, expected: bool
+) -> None:
+    context = {"s3:prefix": prefix} if prefix else {}
+    call = Call(action=action, resource=resource, context=context)
+    assert allows(load("aws/archive-policy.json"), call) is expected
 
 
 ROLES_CALLS: Final = [

@@ -55,6 +55,8 @@ pub struct Settings {
     pub max_calls: usize,
     /// How many executions may be followed at once.
     pub max_watches: usize,
+    /// The optional parts of the contract that are switched on.
+    pub features: Vec<&'static str>,
 }
 
 /// The optional parts of the contract that this version has.

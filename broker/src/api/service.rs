@@ -28,6 +28,8 @@ impl BrokerService for Api {
         call.answer(async {
             let caller = caller?;
             let mut request = request.into_inner();
+            let features = &self.0.settings.features;
+            request.required_features.retain(|feature| !features.contains(&feature.as_str()));
             let selector = convert::selector(request.target.take())?;
             let submit = convert::submit(request, &caller, self.0.settings.limits, Timestamp::now())?;
             note_execution(&submit.id);
@@ -177,7 +179,7 @@ impl BrokerService for Api {
             Ok(wire::GetServerInfoResponse {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 instance: settings.instance.to_string(),
-                features: super::FEATURES.map(str::to_owned).into(),
+                features: super::FEATURES.iter().chain(&settings.features).map(|name| (*name).to_owned()).collect(),
                 max_request_bytes: bytes(settings.limits.max_request_bytes),
                 max_manifest_bytes: bytes(settings.limits.max_manifest_bytes),
                 caller_subject: caller.subject,

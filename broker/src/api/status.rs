@@ -60,6 +60,7 @@ pub(super) fn row(error: &Error) -> Row {
         Error::CredentialsUnavailable { .. } => after(Code::Unavailable, "CREDENTIALS_UNAVAILABLE", 5),
         Error::Backend { .. } => after(Code::Unavailable, "BACKEND_UNAVAILABLE", 2),
         Error::NotInStep { .. } => after(Code::Unavailable, "BACKEND_UNAVAILABLE", 1),
+        Error::Archive { .. } => after(Code::Unavailable, "ARCHIVE_UNAVAILABLE", 5),
         Error::Unsupported { .. } => never(Code::Unimplemented, "UNSUPPORTED_FEATURE"),
         Error::Overloaded { retry_after } => {
             Row { code: Code::ResourceExhausted, reason: "OVERLOADED", retry_after: Some(*retry_after) }

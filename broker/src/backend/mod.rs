@@ -11,9 +11,12 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::error::Error;
-use crate::execution::{Event, Execution, ExecutionId, State, Submit, Tenant, WatchOptions};
+use crate::execution::{Address, Event, Execution, ExecutionId, State, Submit, Tenant, WatchOptions};
 
+mod census;
 pub mod pod;
+
+pub use census::{Census, Presence};
 
 /// A stream of events; it ends after END, or without END when everything so far was asked for.
 pub type EventStream = BoxStream<'static, Result<Event, Error>>;
@@ -140,9 +143,38 @@ pub trait Backend: Send + Sync + 'static {
     /// The caller has all it wants.
     async fn release(&self, tenant: &Tenant, id: &ExecutionId, claim: Option<&str>) -> Result<Execution, Error>;
 
+    /// The same for who keeps a copy of everything and is no caller: nothing is kept for its reading, and what nobody else
+    /// follows counts as left alone.
+    async fn copy(
+        &self,
+        tenant: &Tenant,
+        id: &ExecutionId,
+        cursor: &[u8],
+        options: WatchOptions,
+    ) -> Result<EventStream, Error>;
+
+    /// Which executions of all tenants it has: all first, then what changes. Ends with the backend.
+    fn census(&self) -> BoxStream<'static, Presence>;
+
     /// Whether it can be used now; asks nobody.
     fn health(&self) -> Health;
 
     /// Walks the chain from the broker to a running pod.
     fn check(&self) -> BoxStream<'static, Check>;
+}
+
+/// Says when an execution that has ended may be deleted: what is to outlive it must be written elsewhere first.
+pub trait Keeper: Send + Sync + 'static {
+    /// Asked about an execution whose deletion is due, again and again while the answer is no. It asks nobody, so a yes may
+    /// come late and never too early; it comes some time after the first question at the latest.
+    fn may_go(&self, address: &Address) -> Parting;
+}
+
+/// Whether an execution may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// It may.
+    Go,
+    /// Not yet; ask again.
+    Stay,
 }

@@ -11,6 +11,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), Problem> {
         self.limits.check()?;
         self.check_targets()?;
+        self.archive.as_ref().map_or(Ok(()), super::Archive::check)?;
         self.check_tokens()?;
         self.check_listener()
     }

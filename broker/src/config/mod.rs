@@ -4,6 +4,7 @@
 //! reason and, where it can be told, the line. `config.example.toml` shows every key and is the reference.
 //! Values are checked here; files that they point at, and clusters, are tried by `server` at the start.
 
+mod archive;
 mod check;
 mod duration;
 mod eks;
@@ -20,6 +21,7 @@ use crate::auth::{AllowedTargets, Authenticator, Caller, TokenDigest};
 use crate::execution::{FinishAction, InstanceId, PolicyDefaults, ResultSource, TargetName, Tenant};
 use crate::target::{Kind, Place};
 
+pub use archive::{Archive, ArchiveUrl};
 pub use eks::{Aws, Credentials, Eks, SessionPolicy};
 pub use error::ConfigError;
 pub use listen::{AdminListen, Listen, ListenError};
@@ -43,6 +45,8 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// How the broker is known to AWS.
     pub aws: Aws,
+    /// Where logs and outcomes are kept beyond their pods; nowhere without.
+    pub archive: Option<Archive>,
     /// Where executions run.
     pub targets: Vec<Target>,
     /// How much of everything.
@@ -185,6 +189,7 @@ impl Default for Config {
             tls: None,
             tokens: Vec::new(),
             aws: Aws::default(),
+            archive: None,
             targets: Vec::new(),
             limits: Limits::default(),
         }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Attempt, Cursor, Execution, Instance, Outcome, ResultSource};
 
@@ -38,7 +39,8 @@ pub enum EventKind {
 }
 
 /// Why there is no value although one was asked for; the text is for a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NoResult {
     /// No container wrote one.
     Missing(String),
@@ -56,7 +58,8 @@ impl NoResult {
 }
 
 /// Whether every line of a container instance was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Completeness {
     /// All of it, apart from the gaps that were reported.
     Complete,
@@ -89,7 +92,7 @@ pub struct LogLine {
 }
 
 /// Lines are missing here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// Of which instance.
     pub instance: Instance,
@@ -106,7 +109,8 @@ pub struct Gap {
 }
 
 /// Why lines are missing; explained in `event.proto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(missing_docs, reason = "each is explained once, in the contract")]
 pub enum GapReason {
     Rotated,
@@ -129,7 +133,8 @@ pub struct Notice {
 }
 
 /// How much a notice matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Severity {
     /// Good to know.
     Info,

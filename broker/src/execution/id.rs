@@ -135,7 +135,7 @@ impl fmt::Display for ExecutionName {
 }
 
 /// The full identity of an execution.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Address {
     /// The installation that runs it.
     pub instance: InstanceId,

@@ -59,7 +59,8 @@ pub enum FailureClass {
 }
 
 /// What a container is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ContainerRole {
     /// Runs before the others, to its end.
     Init,
@@ -72,7 +73,7 @@ pub enum ContainerRole {
 }
 
 /// How one container ended, or where it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerOutcome {
     /// Its name.
     pub container: String,
@@ -95,7 +96,7 @@ pub struct ContainerOutcome {
 }
 
 /// How an execution ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// A final state.
     pub state: State,
@@ -112,7 +113,7 @@ pub struct Outcome {
 }
 
 /// One pod made for an execution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// 1 for the first.
     pub number: u32,
@@ -129,7 +130,7 @@ pub struct Attempt {
 }
 
 /// The life of one container between two restarts.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Instance {
     /// The attempt, 1 for the first.
     pub attempt: u32,
@@ -155,7 +156,7 @@ pub struct CancelIntent {
 }
 
 /// One request to run something, as it stands now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Execution {
     /// Which one it is.
     pub address: Address,
@@ -183,6 +184,23 @@ pub struct Execution {
     pub cancel: Option<CancelIntent>,
     /// Set when it was released.
     pub released: Option<Timestamp>,
-    /// The whole pod as JSON, when it was asked for.
+    /// The whole pod as JSON, when it was asked for. Never stored: it holds what the caller put into the environment.
+    #[serde(skip)]
     pub pod_json: Option<Vec<u8>>,
+}
+
+impl Execution {
+    /// As a watch shows it before its end to who has seen so many attempts ending: a final state is told last.
+    #[must_use]
+    pub fn before_the_end(mut self, attempts_ended: u32) -> Self {
+        let ending = |state: &mut State| {
+            if state.is_final() {
+                *state = State::Ending;
+            }
+        };
+        ending(&mut self.state);
+        let open = self.attempts.iter_mut().filter(|attempt| attempt.number > attempts_ended);
+        open.for_each(|attempt| ending(&mut attempt.state));
+        self
+    }
 }

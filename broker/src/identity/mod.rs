@@ -8,6 +8,7 @@ mod client;
 pub mod eks;
 mod in_cluster;
 mod kubeconfig;
+pub mod s3;
 
 use std::sync::Arc;
 

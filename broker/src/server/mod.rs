@@ -5,6 +5,7 @@
 //! the reason, since half a broker is worse than none. The first SIGTERM or SIGINT drains, a second one gives up at once.
 
 mod admin;
+mod archive;
 mod grpc;
 mod listener;
 mod signals;
@@ -25,8 +26,9 @@ use self::signals::Signals;
 use crate::api::{Api, RequestLimits, Settings};
 use crate::auth::Authenticator;
 use crate::config::{Config, Limits};
-use crate::telemetry::Metrics;
+use crate::telemetry::{ArchiveCounters, Metrics};
 
+pub use self::archive::ArchiveError;
 pub use self::grpc::{Transport, TransportError, serve};
 pub use self::listener::ListenerError;
 pub use self::targets::{TargetError, held_pods, own_machine};
@@ -53,6 +55,9 @@ pub enum ServeError {
     /// A target cannot be used.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// The archive cannot be used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// The transport cannot be set up, or ended.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -84,14 +89,19 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
     let transport = Transport::new(&config.limits, config.tls.as_ref())?;
     let listener = Listener::bind(&config.listen).await?;
     let admin = admin::bind(config.admin_listen).await?;
+    let counters = ArchiveCounters::default();
+    let connected = async {
+        let archive = archive::open(&config, &counters, &tasks, &stop).await?;
+        Ok::<_, ServeError>(targets::connect(&config, archive.as_ref(), &tasks, &stop).await?)
+    };
     let targets = tokio::select! {
-        targets = targets::connect(&config, &tasks, &stop) => targets?,
+        targets = connected => targets?,
         name = signals.next() => {
             info!(signal = name, "stopped before it was ready");
             return Ok(Ended::Drained);
         }
     };
-    let metrics = Arc::new(Metrics::new(&targets));
+    let metrics = Arc::new(Metrics::new(&targets).with_archive(&counters));
     let authenticator = config.authenticator();
     let auth = describe(&authenticator);
     let api = Api::new(settings(&config), authenticator, targets, Arc::clone(&metrics), draining.clone());
@@ -144,7 +154,8 @@ async fn drain(mut serving: JoinHandle<Result<(), TransportError>>, limits: &Lim
 fn settings(config: &Config) -> Settings {
     let Limits { max_request_bytes, max_manifest_bytes, max_calls, max_watches, .. } = config.limits;
     let limits = RequestLimits { max_request_bytes, max_manifest_bytes };
-    Settings { instance: config.instance.clone(), limits, max_calls, max_watches }
+    let features = if config.archive.is_some() { vec!["archive"] } else { Vec::new() };
+    Settings { instance: config.instance.clone(), limits, max_calls, max_watches, features }
 }
 
 fn describe(authenticator: &Authenticator) -> String {

@@ -1,6 +1,7 @@
 //! From the configuration's targets to backends that run.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::config::{Kubeconfig, KubeconfigError};
@@ -9,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::archive::{Archive, Archived};
 use crate::backend::pod::{Finalizer, HeldPods, PodBackend, PodSettings};
+use crate::backend::{Backend, Keeper};
 use crate::config::{Config, Credentials, SessionPolicy, Target, TargetKind};
 use crate::error::Error;
 use crate::execution::{PolicyDefaults, TargetName};
@@ -90,13 +93,14 @@ fn is_missing(error: &KubeconfigError) -> bool {
 /// read are.
 pub(super) async fn connect(
     config: &Config,
+    archive: Option<&Arc<Archive>>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Registry, TargetError> {
     let mut targets = Vec::with_capacity(config.targets.len());
     for target in &config.targets {
         let connection = connection(config, target).await?;
-        targets.push(start(config, target, connection, tasks, stop));
+        targets.push(start(config, target, connection, archive, tasks, stop));
     }
     Ok(Registry::new(targets))
 }
@@ -136,7 +140,7 @@ async fn identity(config: &Config, target: &Target) -> Result<Connection, Target
     connection.map_err(|source| TargetError::Identity { target: target.name.clone(), source })
 }
 
-fn credentials_mode(credentials: Credentials) -> eks::CredentialsMode {
+pub(super) fn credentials_mode(credentials: Credentials) -> eks::CredentialsMode {
     match credentials {
         Credentials::Chain => eks::CredentialsMode::Chain,
         Credentials::Irsa => eks::CredentialsMode::Irsa,
@@ -195,6 +199,7 @@ fn start(
     config: &Config,
     target: &Target,
     connection: Connection,
+    archive: Option<&Arc<Archive>>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> target::Target {
@@ -203,7 +208,15 @@ fn start(
     let kind = target::Kind::from(target.kind);
     info!(target = %target.name, ?kind, namespace, endpoint, "a target");
     let place = target.place(namespace);
-    let backend = PodBackend::start(settings, connection, tasks, stop);
+    let keeper = archive.map(|archive| Arc::clone(archive) as Arc<dyn Keeper>);
+    let pods = PodBackend::start(settings, connection, keeper, tasks, stop);
+    let backend: Arc<dyn Backend> = match archive {
+        None => pods,
+        Some(archive) => {
+            archive.follow(Arc::<PodBackend>::clone(&pods), target.name.as_str(), tasks, stop);
+            Arc::new(Archived::new(pods, Arc::clone(archive), target.name.clone()))
+        }
+    };
     target::Target { name: target.name.clone(), kind, place, backend }
 }
 

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry as MetricRegistry;
 
+use super::ArchiveCounters;
 use crate::backend::Health;
 use crate::target::Registry;
 
@@ -76,6 +77,13 @@ impl Metrics {
         registry.register("line_bytes", "Bytes of log lines sent", line_bytes.clone());
         registry.register_collector(Box::new(Targets(targets.clone())));
         Self { registry, calls, seconds, watches, lines, line_bytes }
+    }
+
+    /// Counts what happens in an archive, too.
+    #[must_use]
+    pub fn with_archive(mut self, counters: &ArchiveCounters) -> Self {
+        counters.register(&mut self.registry);
+        self
     }
 
     /// A call has ended. `code` is the name of a gRPC code.

@@ -3,6 +3,7 @@
 //! Logs go to standard error, one event per line, one span per request. The level is for our own events; libraries are heard
 //! from WARN on, whatever is asked for, since some of them print what they send.
 
+mod archive;
 mod metrics;
 
 use clap::ValueEnum;
@@ -12,6 +13,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
+pub use archive::ArchiveCounters;
 pub use metrics::{Metrics, Rpc, WatchGuard};
 
 /// How log events are written.

@@ -30,14 +30,24 @@ const RULES: &[Rule] = &[
         crates: &[AWS, KUBE, WIRE],
         parts: &["api", "backend", "config", "identity", "server", "target", "telemetry"],
     },
+    // The store's credentials come from `identity`; it serves any backend and knows none.
+    Rule {
+        part: "archive",
+        crates: &[AWS, KUBE, WIRE],
+        parts: &["api", "auth", "backend::pod", "config", "identity", "server", "target"],
+    },
     Rule { part: "target", crates: &[AWS, KUBE, WIRE], parts: &["api", "config", "identity", "server", "telemetry"] },
     Rule {
         part: "identity",
         crates: &[WIRE],
         parts: &["api", "auth", "backend", "config", "execution", "server", "target", "telemetry"],
     },
-    Rule { part: "backend", crates: &[AWS, WIRE], parts: &["api", "auth", "config", "server", "target", "telemetry"] },
-    Rule { part: "api", crates: &[AWS, KUBE], parts: &["backend::pod", "config", "identity", "server"] },
+    Rule {
+        part: "backend",
+        crates: &[AWS, WIRE],
+        parts: &["api", "archive", "auth", "config", "server", "target", "telemetry"],
+    },
+    Rule { part: "api", crates: &[AWS, KUBE], parts: &["archive", "backend::pod", "config", "identity", "server"] },
     Rule {
         part: "config",
         crates: &[AWS, KUBE, WIRE, &["tokio"]],

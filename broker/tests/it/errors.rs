@@ -51,6 +51,7 @@ fn every_error() -> Vec<Error> {
         Error::CredentialsUnavailable { target: target(), source: source() },
         Error::Backend { target: target(), operation: "create", source: source() },
         Error::NotInStep { target: target() },
+        Error::archive(SECRET),
         Error::Unsupported { feature: "batch".to_owned() },
         Error::Overloaded { retry_after: Duration::from_secs(3) },
         Error::Draining,

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use podbroker::backend::{Backend, Cancel, Check, EventStream, Filter, Health, Origin, Submitted, Verdict, View};
+use podbroker::backend::{
+    Backend, Cancel, Check, EventStream, Filter, Health, Origin, Presence, Submitted, Verdict, View,
+};
 use podbroker::error::Error;
 use podbroker::execution::{
     Address, Attempt, ContainerRole, Cursor, Event, EventKind, Execution, ExecutionId, FinishAction, Instance,
@@ -140,6 +142,16 @@ impl Backend for Scripted {
         stream.ok_or_else(|| Error::NoSuchExecution { name: id.to_string() })
     }
 
+    async fn copy(
+        &self,
+        tenant: &Tenant,
+        id: &ExecutionId,
+        cursor: &[u8],
+        options: WatchOptions,
+    ) -> Result<EventStream, Error> {
+        self.watch(tenant, id, cursor, options).await
+    }
+
     async fn cancel(&self, tenant: &Tenant, id: &ExecutionId, request: Cancel) -> Result<Execution, Error> {
         self.saw(Seen::Cancel(tenant.clone(), id.clone(), request)).await?;
         Ok(self.make(tenant, id))
@@ -148,6 +160,10 @@ impl Backend for Scripted {
     async fn release(&self, tenant: &Tenant, id: &ExecutionId, claim: Option<&str>) -> Result<Execution, Error> {
         self.saw(Seen::Release(tenant.clone(), id.clone(), claim.map(str::to_owned))).await?;
         Ok(self.make(tenant, id))
+    }
+
+    fn census(&self) -> BoxStream<'static, Presence> {
+        futures::stream::pending().boxed()
     }
 
     fn health(&self) -> Health {

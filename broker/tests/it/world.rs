@@ -57,6 +57,7 @@ impl World {
             },
             max_calls: limits.max_calls,
             max_watches: limits.max_watches,
+            features: Vec::new(),
         };
         let api = Api::new(settings, authenticator, targets, Arc::clone(&metrics), draining.clone());
         let (doors, incoming) = mpsc::channel(8);

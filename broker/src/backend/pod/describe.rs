@@ -39,19 +39,6 @@ pub(super) fn execution(settings: &PodSettings, attempts: &Attempts) -> Executio
     }
 }
 
-/// The execution as a watch shows it before its end: a final state is told last.
-pub(super) fn before_the_end(mut execution: Execution, attempts_ended: u32) -> Execution {
-    let ending = |state: &mut State| {
-        if state.is_final() {
-            *state = State::Ending;
-        }
-    };
-    ending(&mut execution.state);
-    let open = execution.attempts.iter_mut().filter(|attempt| attempt.number > attempts_ended);
-    open.for_each(|attempt| ending(&mut attempt.state));
-    execution
-}
-
 /// One attempt.
 pub(super) fn attempt(view: &View, state: State) -> Attempt {
     Attempt {

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::PodBackend;
 use super::attempts::Attempts;
 use super::hub::Hub;
+use crate::backend::EventStream;
+use crate::error::Error;
+use crate::execution::{Cursor, ExecutionId, Tenant, WatchOptions};
 
 /// Whether an execution is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +22,15 @@ pub(super) enum Followed {
         /// From when on it counts as left alone by everybody, as far as is known here; `None` if that changes nothing.
         alone: Option<Timestamp>,
     },
+}
+
+/// Why somebody follows an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interest {
+    /// Somebody waits for it.
+    Caller,
+    /// A copy is kept. That keeps nothing: it does not count as being followed.
+    Copy,
 }
 
 /// One who follows an execution. What was kept for the reading may be due once it is dropped.
@@ -46,11 +59,16 @@ impl Drop for Leaving {
 
 impl Hub {
     /// Follows an execution that is in the index.
-    pub(super) fn follow(self: &Arc<Self>, hash: &str) -> Option<Following> {
+    pub(super) fn follow(self: &Arc<Self>, hash: &str, interest: Interest) -> Option<Following> {
         let mut state = self.state();
         let attempts = state.executions.get(hash)?.clone();
-        let (created, after) = (attempts.oldest().created, attempts.latest().policies.orphan_after);
-        let sender = state.followers.entry(hash.to_owned()).or_insert_with(|| watch::Sender::new(attempts));
+        let created = attempts.oldest().created;
+        let after = attempts.latest().policies.orphan_after.filter(|_| interest == Interest::Caller);
+        let followers = match interest {
+            Interest::Caller => &mut state.followers,
+            Interest::Copy => &mut state.copies,
+        };
+        let sender = followers.entry(hash.to_owned()).or_insert_with(|| watch::Sender::new(attempts));
         let attempts = sender.subscribe();
         drop(state);
         if let Some(after) = after {
@@ -95,5 +113,31 @@ impl Hub {
     pub(super) fn touch(&self, hash: &str) {
         self.state().changed.insert(hash.to_owned());
         self.changed.notify_one();
+    }
+}
+
+impl PodBackend {
+    /// Watches an execution; see [`Backend::watch`](crate::backend::Backend::watch).
+    pub(super) async fn tell(
+        &self,
+        tenant: &Tenant,
+        id: &ExecutionId,
+        cursor: &[u8],
+        options: WatchOptions,
+        interest: Interest,
+    ) -> Result<EventStream, Error> {
+        let address = self.address(tenant, id);
+        let hash = address.hash();
+        let resumed = !cursor.is_empty();
+        let cursor = if resumed { Cursor::decode(cursor, &hash)? } else { Cursor::start(hash.clone()) };
+        if !self.hub.is_in_step() {
+            return Err(self.not_in_step());
+        }
+        match self.find(&address).await {
+            Err(Error::NoSuchExecution { name }) if resumed => return Err(Error::Expired { name }),
+            found => found?,
+        };
+        let following = self.hub.follow(&hash, interest).ok_or_else(|| self.not_in_step())?;
+        Ok(super::watch::watch(Arc::clone(&self.hub), self.api.clone(), following, cursor, options))
     }
 }

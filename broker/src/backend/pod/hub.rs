@@ -6,24 +6,25 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::PodSettings;
 use super::api::{PodApi, Selection};
 use super::attempts::Attempts;
 use super::clock::ServerClock;
-use super::describe;
 use super::events::{self, Access, Early, PodEvent};
 use super::feed;
 use super::intake::{EventIntake, PodIntake};
 use super::orphans::Orphans;
 use super::roster::Roster;
 use super::view::{Presence, View};
-use crate::backend::Health;
+use super::{PodSettings, describe};
+use crate::backend::{Census, Health, Presence as Told};
+use crate::execution::Address;
 
 /// What the hub knows. Shared by the watch, the calls and the reconciler.
 pub(super) struct Hub {
@@ -45,6 +46,8 @@ pub(super) struct State {
     /// By the execution's hash.
     pub(super) executions: HashMap<String, Arc<Attempts>>,
     pub(super) followers: HashMap<String, watch::Sender<Arc<Attempts>>>,
+    /// The same for those who keep copies.
+    pub(super) copies: HashMap<String, watch::Sender<Arc<Attempts>>>,
     /// By the pod's name.
     pod_followers: HashMap<String, watch::Sender<Arc<View>>>,
     /// Executions that have changed since the reconciler has asked.
@@ -57,6 +60,8 @@ pub(super) struct State {
     /// Whether events can be read.
     access: Access,
     early: Early,
+    settings: Arc<PodSettings>,
+    census: Arc<Census>,
 }
 
 impl Hub {
@@ -66,6 +71,7 @@ impl Hub {
             health: Health::Starting,
             executions: HashMap::new(),
             followers: HashMap::new(),
+            copies: HashMap::new(),
             pod_followers: HashMap::new(),
             changed: HashSet::new(),
             groups: Roster::default(),
@@ -73,6 +79,8 @@ impl Hub {
             waiting: HashMap::new(),
             access: Access::Open,
             early: Early::default(),
+            settings: Arc::clone(&settings),
+            census: Arc::default(),
         };
         Self {
             settings,
@@ -118,6 +126,17 @@ impl Hub {
     /// All executions.
     pub(super) fn all(&self) -> Vec<Arc<Attempts>> {
         self.state().executions.values().cloned().collect()
+    }
+
+    /// Tells which executions there are, and which come and go.
+    pub(super) fn census(self: &Arc<Self>) -> BoxStream<'static, Told> {
+        let census = Arc::clone(&self.state().census);
+        let hub = Arc::downgrade(self);
+        census.listen(move || hub.upgrade().map(|hub| hub.addresses()).unwrap_or_default())
+    }
+
+    fn addresses(&self) -> Vec<Address> {
+        self.all().iter().map(|one| describe::address(&self.settings, one.oldest())).collect()
     }
 
     /// All members of a group. `None` if some were learnt ahead of the watch, so that others may be older than they are.
@@ -321,11 +340,14 @@ impl State {
         self.changed.insert(hash.to_owned());
         tell(&mut self.pod_followers, &view.pod_name, &view);
         self.groups.add(hash, &view);
-        let attempts = Arc::new(match self.executions.get(hash) {
-            Some(known) => known.with(view),
-            None => Attempts::of(view),
+        let attempts = Arc::new(if let Some(known) = self.executions.get(hash) {
+            known.with(view)
+        } else {
+            self.census.tell(|| Told::Arrived(describe::address(&self.settings, &view)));
+            Attempts::of(view)
         });
         tell(&mut self.followers, hash, &attempts);
+        tell(&mut self.copies, hash, &attempts);
         self.executions.insert(hash.to_owned(), Arc::clone(&attempts));
         attempts
     }
@@ -341,8 +363,10 @@ impl State {
         self.pod_followers.remove(&pod_name);
         self.waiting.remove(&pod_name);
         if attempts.is_gone() {
+            self.census.tell(|| Told::Left(describe::address(&self.settings, attempts.oldest())));
             self.executions.remove(hash);
             self.followers.remove(hash);
+            self.copies.remove(hash);
             self.changed.extend(self.groups.remove(hash, attempts.oldest()));
         }
     }

@@ -2,6 +2,7 @@ use k8s_openapi::api::core::v1::Event;
 use serde_json::{Value, json};
 
 use super::super::Finalizer;
+use super::super::following::{Followed, Interest};
 use super::super::notices::notices;
 use super::super::status::tests::pod;
 use super::*;
@@ -60,7 +61,7 @@ fn an_event_explains_its_pod_whichever_comes_first_and_those_who_follow_are_told
     let late = hub();
     late.apply(&creating());
     let hash = late.hash(&only(&late));
-    let mut followed = late.follow(&hash).unwrap();
+    let mut followed = late.follow(&hash, Interest::Caller).unwrap();
     followed.attempts.mark_unchanged();
     hear(&late, "u");
     assert_eq!(codes(&late), ["VOLUME_NOT_READY"]);
@@ -110,10 +111,25 @@ fn what_a_list_does_not_have_is_gone_unless_it_is_newer() {
     hub.keep_listed(&HashSet::new(), 6);
     assert_eq!(hub.all().len(), 1);
     let hash = hub.hash(&only(&hub));
-    let followed = hub.follow(&hash).unwrap();
+    let followed = hub.follow(&hash, Interest::Caller).unwrap();
     hub.keep_listed(&HashSet::new(), 7);
     assert!(hub.all().is_empty());
     assert!(followed.attempts.borrow().is_gone());
+}
+
+#[test]
+fn who_keeps_a_copy_is_told_all_and_counts_as_nobody() {
+    let hub = hub();
+    hub.apply(&creating());
+    let hash = hub.hash(&only(&hub));
+    let copying = hub.follow(&hash, Interest::Copy).unwrap();
+    assert_eq!(hub.is_followed(&hash), Followed::NotHere { alone: None });
+    let following = hub.follow(&hash, Interest::Caller).unwrap();
+    assert_eq!(hub.is_followed(&hash), Followed::Here);
+    drop(following);
+    assert_eq!(hub.is_followed(&hash), Followed::NotHere { alone: None });
+    hub.keep_listed(&HashSet::new(), 7);
+    assert!(copying.attempts.borrow().is_gone());
 }
 
 #[test]

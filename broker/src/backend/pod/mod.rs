@@ -56,13 +56,14 @@ use tracing::{Instrument as _, info, info_span};
 use self::api::PodApi;
 use self::attempts::Attempts;
 use self::clock::ServerClock;
+use self::following::Interest;
 use self::hub::Hub;
 use self::view::View;
-use super::{Backend, Cancel, Check, EventStream, Filter, Health, Submitted, View as Depth};
+use super::{Backend, Cancel, Check, EventStream, Filter, Health, Keeper, Presence, Submitted, View as Depth};
 use crate::error::{Error, Refusal};
 use crate::execution::{
-    Address, CancelIntent, Cursor, Execution, ExecutionId, FailureClass, InstanceId, PolicyDefaults, State, Submit,
-    TargetName, Tenant, WatchOptions,
+    Address, CancelIntent, Execution, ExecutionId, FailureClass, InstanceId, PolicyDefaults, State, Submit, TargetName,
+    Tenant, WatchOptions,
 };
 use crate::identity::{Connection, eks};
 
@@ -103,13 +104,15 @@ pub struct PodBackend {
     /// The name of this process's Lease.
     replica: String,
     words: orphans::Words,
+    keeper: Option<Arc<dyn Keeper>>,
 }
 
 impl PodBackend {
-    /// Starts the target's watch and its reconciler, which end with `stop`.
+    /// Starts the target's watch and its reconciler, which end with `stop`. The keeper is asked before a pod is deleted.
     pub fn start(
         settings: PodSettings,
         connection: Connection,
+        keeper: Option<Arc<dyn Keeper>>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
@@ -120,7 +123,7 @@ impl PodBackend {
         let api = PodApi::new(client, &settings.namespace, settings.instance.as_str(), clock);
         let replica = format!("podbroker-{:016x}", rand::random::<u64>());
         let words = orphans::Words::default();
-        let backend = Arc::new(Self { settings, api, hub, chain, replica, words });
+        let backend = Arc::new(Self { settings, api, hub, chain, replica, words, keeper });
         let span = info_span!("target", name = %backend.settings.target);
         if let Some(chain) = backend.chain.clone() {
             let announce_stop = stop.clone();
@@ -280,19 +283,17 @@ impl Backend for PodBackend {
         cursor: &[u8],
         options: WatchOptions,
     ) -> Result<EventStream, Error> {
-        let address = self.address(tenant, id);
-        let hash = address.hash();
-        let resumed = !cursor.is_empty();
-        let cursor = if resumed { Cursor::decode(cursor, &hash)? } else { Cursor::start(hash.clone()) };
-        if !self.hub.is_in_step() {
-            return Err(self.not_in_step());
-        }
-        match self.find(&address).await {
-            Err(Error::NoSuchExecution { name }) if resumed => return Err(Error::Expired { name }),
-            found => found?,
-        };
-        let following = self.hub.follow(&hash).ok_or_else(|| self.not_in_step())?;
-        Ok(watch::watch(Arc::clone(&self.hub), self.api.clone(), following, cursor, options))
+        self.tell(tenant, id, cursor, options, Interest::Caller).await
+    }
+
+    async fn copy(
+        &self,
+        tenant: &Tenant,
+        id: &ExecutionId,
+        cursor: &[u8],
+        options: WatchOptions,
+    ) -> Result<EventStream, Error> {
+        self.tell(tenant, id, cursor, options, Interest::Copy).await
     }
 
     async fn cancel(&self, tenant: &Tenant, id: &ExecutionId, request: Cancel) -> Result<Execution, Error> {
@@ -339,6 +340,10 @@ impl Backend for PodBackend {
         annotations[names::RELEASED] = json!(self.api.clock().now());
         let released = self.end_the_rest(attempts.latest(), annotations).await?;
         Ok(describe::execution(&self.settings, &released))
+    }
+
+    fn census(&self) -> BoxStream<'static, Presence> {
+        self.hub.census()
     }
 
     fn health(&self) -> Health {

@@ -20,6 +20,7 @@ use super::names::FINALIZER;
 use super::schedule::Schedule;
 use super::view::{Presence, View};
 use super::{claim, describe, status};
+use crate::backend::Parting;
 use crate::error::Error;
 use crate::execution::{CancelIntent, FailureClass, FinishAction, State};
 
@@ -31,6 +32,9 @@ const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
 /// A replica waits up to this much longer, so that not all of them do the same at once.
 const JITTER_MILLIS: i64 = 1000;
+
+/// A pod that the archive does not have yet is asked about again after this.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// The pause after a failure, doubled up to the maximum while failures of one execution follow each other.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -163,6 +167,10 @@ impl PodBackend {
         for hash in memory.schedule.take(now, IN_ONE_TURN) {
             let Some(attempts) = self.hub.get(&hash) else { continue };
             match self.due(memory, &hash, &attempts) {
+                // Nothing that is not archived yet is deleted.
+                Some((at, act)) if at <= now && self.may_go(&act, &attempts) == Parting::Stay => {
+                    memory.schedule.set(&hash, add(now, ASK_AGAIN));
+                }
                 Some((at, act)) if at <= now => acts.push((hash, attempts, act)),
                 Some((at, _)) => memory.schedule.set(&hash, at),
                 None => {}
@@ -224,6 +232,15 @@ impl PodBackend {
         let is_done = |view: &View| let_go.is_some_and(|uids| uids.contains(&view.uid));
         let is_left = attempts.iter().any(|view| view.presence == Presence::Present && !is_done(view));
         is_left.then_some((at, act))
+    }
+
+    fn may_go(&self, act: &Act, attempts: &Attempts) -> Parting {
+        match (act, &self.keeper) {
+            (Act::Delete | Act::LetGo, Some(keeper)) => {
+                keeper.may_go(&describe::address(&self.settings, attempts.oldest()))
+            }
+            _ => Parting::Go,
+        }
     }
 
     async fn act(&self, attempts: &Attempts, act: &Act) -> Result<(), Error> {

@@ -131,7 +131,7 @@ impl Watcher {
             self.outcome.clone_from(&execution.outcome);
             self.drain_until = Some(Instant::now() + latest.policies.drain_deadline);
         }
-        let shown = describe::before_the_end(execution, self.cursor.attempts_ended);
+        let shown = execution.before_the_end(self.cursor.attempts_ended);
         if self.told.as_ref() != Some(&shown) {
             self.told = Some(shown.clone());
             events.push(self.event(EventKind::StateChanged(Box::new(shown.clone()))));

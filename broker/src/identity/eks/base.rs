@@ -32,7 +32,7 @@ pub enum CredentialsMode {
 
 impl CredentialsMode {
     /// What to look at when it has no credentials.
-    pub(super) fn hint(self) -> &'static str {
+    pub(in crate::identity) fn hint(self) -> &'static str {
         match self {
             Self::Chain => {
                 "give the broker's pod a workload identity (a service account with an IAM role, or a pod identity \

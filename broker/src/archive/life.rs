@@ -1,0 +1,146 @@
+//! Signs of life: which writers may be trusted to go on writing.
+//!
+//! Each replica writes one small object again and again, however many executions it archives, and looks at those of the
+//! others. Ages are differences of the store's own times, so no clock of ours counts. A writer that is taken for dead and is not
+//! does no harm: what both write is merged by position.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use object_store::ObjectMeta;
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::store::{Store, StoreError};
+
+/// How often a writer gives a sign.
+const EVERY: Duration = Duration::from_secs(20);
+/// A writer that missed three of them is taken for dead.
+const DEAD_AFTER: SignedDuration = SignedDuration::from_secs(70);
+/// Signs of writers that have been dead for so long are swept away.
+const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_hours(1);
+/// A look at the others that is so young is as good as a new one: thousands of claims may be asked about at once.
+const STILL_NEW: Duration = Duration::from_secs(2);
+/// Replicas that are alive, and those that died within the hour.
+const MAX_WRITERS: usize = 10_000;
+/// A stopping broker does not wait longer for its last word.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// The writers that are alive, this one among them.
+#[derive(Debug)]
+pub(super) struct Life {
+    me: String,
+    alive: watch::Sender<HashSet<String>>,
+    /// When the signs of the others were looked at last.
+    looked: Mutex<Option<Instant>>,
+}
+
+impl Life {
+    pub(super) fn new() -> Self {
+        let me = format!("{:016x}", rand::random::<u64>());
+        let alive = watch::Sender::new(HashSet::from([me.clone()]));
+        Self { me, alive, looked: Mutex::default() }
+    }
+
+    /// This replica's name.
+    pub(super) fn me(&self) -> &str {
+        &self.me
+    }
+
+    /// Whether a writer was alive when the signs were looked at last.
+    pub(super) fn is_alive(&self, writer: &str) -> bool {
+        self.alive.borrow().contains(writer)
+    }
+
+    /// Waits until a writer is dead.
+    pub(super) async fn until_dead(&self, store: &Store, writer: &str) {
+        if !self.alive.borrow().contains(writer) {
+            // It may be younger than our last look.
+            let mut looked = self.looked.lock().await;
+            if looked.is_none_or(|looked| looked.elapsed() > STILL_NEW) {
+                if let Err(error) = self.look(store).await {
+                    debug!(error = &error as &dyn std::error::Error, "the writers of the archive cannot be listed");
+                }
+                *looked = Some(Instant::now());
+            }
+        }
+        // The sender lives as long as we do.
+        let _ = self.alive.subscribe().wait_for(|alive| !alive.contains(writer)).await;
+    }
+
+    /// Gives one sign and looks around.
+    pub(super) async fn sign(&self, store: &Store) -> Result<(), StoreError> {
+        store.put(&store.at(&["writers", &self.me]), "alive\n").await?;
+        for path in self.look(store).await? {
+            store.delete(&path).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks who is alive; returns the signs that nobody needs any more.
+    async fn look(&self, store: &Store) -> Result<Vec<object_store::path::Path>, StoreError> {
+        let signs = store.list(&store.at(&["writers"]), MAX_WRITERS).await?;
+        let (alive, forgotten) = judge(&signs, &self.me);
+        self.alive.send_if_modified(|known| {
+            let changed = *known != alive;
+            if changed {
+                info!(writers = alive.len(), "the writers of the archive have changed");
+                *known = alive;
+            }
+            changed
+        });
+        Ok(forgotten)
+    }
+
+    /// Gives signs until it is told to stop.
+    pub(super) async fn run(self: Arc<Self>, store: Arc<Store>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(EVERY.mul_f64(rand::random_range(0.8..1.0))) => {}
+                () = stop.cancelled() => break,
+            }
+            if let Some(Err(error)) = stop.run_until_cancelled(self.sign(&store)).await {
+                warn!(error = &error as &dyn std::error::Error, "no sign of life could be given in the archive");
+            }
+        }
+        // The others need not wait for the silence.
+        let path = store.at(&["writers", &self.me]);
+        let _ = tokio::time::timeout(LAST_WORD, store.delete(&path)).await;
+    }
+}
+
+/// Who is alive, and which signs are so old that nobody needs them.
+fn judge(signs: &[ObjectMeta], me: &str) -> (HashSet<String>, Vec<object_store::path::Path>) {
+    let name = |sign: &ObjectMeta| sign.location.filename().unwrap_or_default().to_owned();
+    let time = |sign: &ObjectMeta| Timestamp::from_second(sign.last_modified.timestamp()).unwrap_or(Timestamp::MIN);
+    // Ours was written just now.
+    let now = signs.iter().find(|sign| name(sign) == me).map_or(Timestamp::MAX, time);
+    let age = |sign: &ObjectMeta| now.duration_since(time(sign));
+    let mut alive: HashSet<_> = signs.iter().filter(|sign| age(sign) <= DEAD_AFTER).map(name).collect();
+    alive.insert(me.to_owned());
+    let forgotten = signs.iter().filter(|sign| age(sign) > FORGOTTEN_AFTER && name(sign) != me);
+    (alive, forgotten.map(|sign| sign.location.clone()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign(name: &str, seconds: i64) -> ObjectMeta {
+        let last_modified = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let last_modified = (last_modified - Duration::from_secs(seconds.unsigned_abs())).into();
+        ObjectMeta { location: format!("writers/{name}").into(), last_modified, size: 0, e_tag: None, version: None }
+    }
+
+    #[test]
+    fn silence_is_death_and_is_measured_from_our_own_sign() {
+        let signs = [sign("me", 0), sign("young", 60), sign("silent", 80), sign("long-gone", 4000)];
+        let (alive, forgotten) = judge(&signs, "me");
+        assert_eq!(alive, ["me", "young"].map(str::to_owned).into());
+        assert_eq!(forgotten, [signs[3].location.clone()]);
+    }
+}
