@@ -137,13 +137,7 @@ pub trait Backend: Send + Sync + 'static {
         options: WatchOptions,
     ) -> Result<EventStream, Error>;
 
-    /// Asks for its end.
-    async fn cancel(&self, tenant: &Tenant, id: &ExecutionId, request: Cancel) -> Result<Execution, Error>;
-
-    /// The caller has all it wants.
-    async fn release(&self, tenant: &Tenant, id: &ExecutionId, claim: Option<&str>) -> Result<Execution, Error>;
-
-    /// The same for who keeps a copy of everything and is no caller: nothing is kept for its reading, and what nobody else
+    /// The same as `watch` for who keeps a copy of everything and is no caller: nothing is kept for its reading, and what nobody else
     /// follows counts as left alone.
     async fn copy(
         &self,
@@ -152,6 +146,12 @@ pub trait Backend: Send + Sync + 'static {
         cursor: &[u8],
         options: WatchOptions,
     ) -> Result<EventStream, Error>;
+
+    /// Asks for its end.
+    async fn cancel(&self, tenant: &Tenant, id: &ExecutionId, request: Cancel) -> Result<Execution, Error>;
+
+    /// The caller has all it wants.
+    async fn release(&self, tenant: &Tenant, id: &ExecutionId, claim: Option<&str>) -> Result<Execution, Error>;
 
     /// Which executions of all tenants it has: all first, then what changes. Ends with the backend.
     fn census(&self) -> BoxStream<'static, Presence>;
