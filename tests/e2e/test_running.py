@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import podbroker
+from e2e.broker import BROKER_USER
 from e2e.following import Story, collect, ended, follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, container, numbered, pod, shell
 from podbroker import ContainerRole, ExecutionState, FailureClass, GapReason, Policies, ResultSource
@@ -211,6 +212,34 @@ def test_options_choose_containers_the_last_lines_or_no_lines(client: Client) ->
     assert read(client.watch(name, tail_lines=2)) == last
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
     assert read(client.watch(name, since=later)) == {}
+
+
+def test_two_watches_cost_one_read_and_one_that_stops_reading_loses_nothing(
+    namespace: Namespace, client: Client
+) -> None:
+    if not namespace.site.is_own:
+        pytest.skip("elsewhere: the API server's record of requests is read")
+    # 50 MB: five times the size at which the kubelet rotates, so most of it is in no file when the slow watch goes on.
+    line = "x" * 92
+    thousand = f"awk 'BEGIN{{for(k=1;k<=1000;k++)printf \"%07d {line}\\n\", k}}'"
+    script = f"i=0; while [ $i -lt 500 ]; do i=$((i+1)); {thousand}; sleep 0.1; done"
+    name = client.submit(target=TARGET, execution_id="shared", pod=shell(script)).execution.name
+
+    with client.watch(name) as slow:
+        story = collect(slow, Story(), lambda story: story.lines, within=120)
+        fast = follow(client, name, within=400)
+        collect(slow, story, ended, within=400)
+
+    expected = [b"%07d %s" % (number, line.encode()) for _ in range(500) for number in range(1, 1001)]
+    for one in (fast, story):
+        assert not one.gaps
+        assert one.content() == expected
+    follows = [
+        request["requestURI"]
+        for request in namespace.site.cluster.requests(BROKER_USER)
+        if "/log?" in request["requestURI"] and "follow=true" in request["requestURI"]
+    ]
+    assert len([uri for uri in follows if f"/namespaces/{namespace.name}/" in uri]) == 1
 
 
 def test_a_watch_that_does_not_follow_ends_with_the_present(client: Client) -> None:

@@ -236,7 +236,11 @@ impl Archived {
 /// Lines that are missing for this reason may be in the archive.
 fn is_archived(reason: GapReason) -> bool {
     match reason {
-        GapReason::Rotated | GapReason::PodDeleted | GapReason::ResumeAmbiguous | GapReason::Refused => true,
+        GapReason::Rotated
+        | GapReason::PodDeleted
+        | GapReason::ResumeAmbiguous
+        | GapReason::Refused
+        | GapReason::SlowReader => true,
         GapReason::BudgetExceeded | GapReason::DrainDeadline => false,
     }
 }

@@ -10,6 +10,7 @@ use crate::execution::{LONGEST_ORPHAN, PolicyRequest, TargetName};
 impl Config {
     pub(super) fn check(&self) -> Result<(), Problem> {
         self.limits.check()?;
+        self.logs.check()?;
         self.check_targets()?;
         self.archive.as_ref().map_or(Ok(()), super::Archive::check)?;
         self.check_tokens()?;

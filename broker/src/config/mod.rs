@@ -10,6 +10,7 @@ mod duration;
 mod eks;
 mod error;
 mod listen;
+mod logs;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub use archive::{Archive, ArchiveUrl};
 pub use eks::{Aws, Credentials, Eks, SessionPolicy};
 pub use error::ConfigError;
 pub use listen::{AdminListen, Listen, ListenError};
+pub use logs::Logs;
 
 /// The commented file with every key.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -51,6 +53,8 @@ pub struct Config {
     pub targets: Vec<Target>,
     /// How much of everything.
     pub limits: Limits,
+    /// How much of the logs is held.
+    pub logs: Logs,
 }
 
 /// The listener's certificate.
@@ -192,6 +196,7 @@ impl Default for Config {
             archive: None,
             targets: Vec::new(),
             limits: Limits::default(),
+            logs: Logs::default(),
         }
     }
 }
@@ -252,7 +257,7 @@ impl Config {
     fn resolve_paths(&mut self, folder: &Path) {
         let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
         let kubeconfigs = self.targets.iter_mut().filter_map(|target| target.kubeconfig.as_mut());
-        for path in tls.chain(kubeconfigs) {
+        for path in tls.chain(kubeconfigs).chain(&mut self.logs.folder) {
             *path = folder.join(&*path);
         }
         let eks = self.targets.iter_mut().filter_map(|target| target.eks.as_mut());

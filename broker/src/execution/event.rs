@@ -119,6 +119,7 @@ pub enum GapReason {
     BudgetExceeded,
     DrainDeadline,
     Refused,
+    SlowReader,
 }
 
 /// Something a person should know.

@@ -25,7 +25,8 @@ use self::listener::Listener;
 use self::signals::Signals;
 use crate::api::{Api, RequestLimits, Settings};
 use crate::auth::Authenticator;
-use crate::config::{Config, Limits};
+use crate::backend::pod::{Spool, SpoolLimits};
+use crate::config::{Config, Limits, Logs};
 use crate::telemetry::{ArchiveCounters, Metrics};
 
 pub use self::archive::ArchiveError;
@@ -89,10 +90,11 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
     let transport = Transport::new(&config.limits, config.tls.as_ref())?;
     let listener = Listener::bind(&config.listen).await?;
     let admin = admin::bind(config.admin_listen).await?;
+    let spool = spool(&config.logs, &tasks);
     let counters = ArchiveCounters::default();
     let connected = async {
         let archive = archive::open(&config, &counters, &tasks, &stop).await?;
-        Ok::<_, ServeError>(targets::connect(&config, archive.as_ref(), &tasks, &stop).await?)
+        Ok::<_, ServeError>(targets::connect(&config, &spool, archive.as_ref(), &tasks, &stop).await?)
     };
     let targets = tokio::select! {
         targets = connected => targets?,
@@ -101,7 +103,7 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
             return Ok(Ended::Drained);
         }
     };
-    let metrics = Arc::new(Metrics::new(&targets).with_archive(&counters));
+    let metrics = Arc::new(Metrics::new(&targets, spool).with_archive(&counters));
     let authenticator = config.authenticator();
     let auth = describe(&authenticator);
     let api = Api::new(settings(&config), authenticator, targets, Arc::clone(&metrics), draining.clone());
@@ -156,6 +158,11 @@ fn settings(config: &Config) -> Settings {
     let limits = RequestLimits { max_request_bytes, max_manifest_bytes };
     let features = if config.archive.is_some() { vec!["archive"] } else { Vec::new() };
     Settings { instance: config.instance.clone(), limits, max_calls, max_watches, features }
+}
+
+fn spool(logs: &Logs, tasks: &TaskTracker) -> Arc<Spool> {
+    let Logs { memory_per_stream, memory, disk, folder } = logs.clone();
+    Spool::new(SpoolLimits { memory_per_stream, memory, disk, folder }, tasks.clone())
 }
 
 fn describe(authenticator: &Authenticator) -> String {

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::archive::{Archive, Archived};
-use crate::backend::pod::{Finalizer, HeldPods, PodBackend, PodSettings};
+use crate::backend::pod::{Finalizer, HeldPods, PodBackend, PodSettings, Spool};
 use crate::backend::{Backend, Keeper};
 use crate::config::{Config, Credentials, SessionPolicy, Target, TargetKind};
 use crate::error::Error;
@@ -93,6 +93,7 @@ fn is_missing(error: &KubeconfigError) -> bool {
 /// read are.
 pub(super) async fn connect(
     config: &Config,
+    spool: &Arc<Spool>,
     archive: Option<&Arc<Archive>>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -100,7 +101,7 @@ pub(super) async fn connect(
     let mut targets = Vec::with_capacity(config.targets.len());
     for target in &config.targets {
         let connection = connection(config, target).await?;
-        targets.push(start(config, target, connection, archive, tasks, stop));
+        targets.push(start(config, target, connection, Arc::clone(spool), archive, tasks, stop));
     }
     Ok(Registry::new(targets))
 }
@@ -199,6 +200,7 @@ fn start(
     config: &Config,
     target: &Target,
     connection: Connection,
+    spool: Arc<Spool>,
     archive: Option<&Arc<Archive>>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -209,7 +211,7 @@ fn start(
     info!(target = %target.name, ?kind, namespace, endpoint, "a target");
     let place = target.place(namespace);
     let keeper = archive.map(|archive| Arc::clone(archive) as Arc<dyn Keeper>);
-    let pods = PodBackend::start(settings, connection, keeper, tasks, stop);
+    let pods = PodBackend::start(settings, connection, spool, keeper, tasks, stop);
     let backend: Arc<dyn Backend> = match archive {
         None => pods,
         Some(archive) => {

@@ -1,11 +1,13 @@
 //! Counters and gauges. Labels come from enums and from the configuration, never from callers, so their number is bounded.
 
 use std::fmt;
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
@@ -13,6 +15,7 @@ use prometheus_client::registry::Registry as MetricRegistry;
 
 use super::ArchiveCounters;
 use crate::backend::Health;
+use crate::backend::pod::{Spool, SpoolUse};
 use crate::target::Registry;
 
 /// A call of the contract.
@@ -64,8 +67,8 @@ fn call_seconds() -> Histogram {
 }
 
 impl Metrics {
-    /// For these targets.
-    pub fn new(targets: &Registry) -> Self {
+    /// For these targets, and for the logs that are held.
+    pub fn new(targets: &Registry, spool: Arc<Spool>) -> Self {
         let mut registry = MetricRegistry::with_prefix("podbroker");
         let calls = Family::<CallLabels, Counter>::default();
         let seconds = Family::<RpcLabels, Histogram, fn() -> Histogram>::new_with_constructor(call_seconds);
@@ -76,6 +79,7 @@ impl Metrics {
         registry.register("lines", "Log lines sent", lines.clone());
         registry.register("line_bytes", "Bytes of log lines sent", line_bytes.clone());
         registry.register_collector(Box::new(Targets(targets.clone())));
+        registry.register_collector(Box::new(Logs(spool)));
         Self { registry, calls, seconds, watches, lines, line_bytes }
     }
 
@@ -131,12 +135,40 @@ struct Targets(Registry);
 impl Collector for Targets {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Whether the watch of a target is in step with its cluster.";
-        let mut family =
-            encoder.encode_descriptor("target_serving", help, None, prometheus_client::metrics::MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor("target_serving", help, None, MetricType::Gauge)?;
         for target in self.0.all() {
             let serving = i64::from(target.backend.health() == Health::Serving);
             let labels = [("target", target.name.as_str())];
             ConstGauge::new(serving).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks the spool when the metrics are read.
+#[derive(Debug)]
+struct Logs(Arc<Spool>);
+
+impl Collector for Logs {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let SpoolUse { streams, memory, disk, spilled, dropped_lines } = self.0.used();
+        for (name, help, value) in [
+            ("log_streams", "Container logs that are read now.", streams),
+            ("spool_memory_bytes", "Bytes of log lines held in memory.", memory),
+            ("spool_disk_bytes", "Bytes of log lines held on disk.", disk),
+        ] {
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?)?;
+        }
+        for (name, help, value) in [
+            ("spilled_bytes", "Bytes of log lines put on disk.", spilled),
+            ("dropped_lines", "Log lines dropped before a slow watcher had them.", dropped_lines),
+        ] {
+            ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use hyper_util::rt::TokioIo;
 use podbroker::api::{Api, RequestLimits, Settings};
 use podbroker::auth::Authenticator;
 use podbroker::backend::Backend;
+use podbroker::backend::pod::{Spool, SpoolLimits};
 use podbroker::config::Limits;
 use podbroker::server::{self, Transport, TransportError};
 use podbroker::target::{Kind, Place, Registry, Target};
@@ -47,7 +48,7 @@ impl World {
             target("alpha", "one", Arc::<Scripted>::clone(&alpha)),
             target("beta", "two", Arc::<Scripted>::clone(&beta)),
         ]);
-        let metrics = Arc::new(Metrics::new(&targets));
+        let metrics = Arc::new(Metrics::new(&targets, Spool::new(SpoolLimits::default(), TaskTracker::new())));
         let draining = CancellationToken::new();
         let settings = Settings {
             instance: "test".parse().unwrap(),

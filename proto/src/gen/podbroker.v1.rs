@@ -839,7 +839,8 @@ pub enum GapReason {
     Rotated = 1,
     /// The pod or its log was gone before it could be read.
     PodDeleted = 2,
-    /// The line that the cursor stands behind was not found again, so lines may be missing or doubled.
+    /// It cannot be proved that the lines before and after this follow one another: the line that the cursor stands behind was
+    /// not found again, or the kubelet may have passed over a rotated file.
     ResumeAmbiguous = 3,
     /// The byte budget of the watch was used up.
     BudgetExceeded = 4,
@@ -847,6 +848,8 @@ pub enum GapReason {
     DrainDeadline = 5,
     /// The cluster refused to give the log.
     Refused = 6,
+    /// The watch read so slowly that the broker had no room to keep the lines, and the kubelet no longer has them.
+    SlowReader = 7,
 }
 impl GapReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -862,6 +865,7 @@ impl GapReason {
             Self::BudgetExceeded => "GAP_REASON_BUDGET_EXCEEDED",
             Self::DrainDeadline => "GAP_REASON_DRAIN_DEADLINE",
             Self::Refused => "GAP_REASON_REFUSED",
+            Self::SlowReader => "GAP_REASON_SLOW_READER",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -874,6 +878,7 @@ impl GapReason {
             "GAP_REASON_BUDGET_EXCEEDED" => Some(Self::BudgetExceeded),
             "GAP_REASON_DRAIN_DEADLINE" => Some(Self::DrainDeadline),
             "GAP_REASON_REFUSED" => Some(Self::Refused),
+            "GAP_REASON_SLOW_READER" => Some(Self::SlowReader),
             _ => None,
         }
     }

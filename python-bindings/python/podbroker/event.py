@@ -43,6 +43,7 @@ class GapReason(_Word):
     BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
     DRAIN_DEADLINE = "DRAIN_DEADLINE"
     REFUSED = "REFUSED"
+    SLOW_READER = "SLOW_READER"
 
 
 class NoticeSeverity(_Word):

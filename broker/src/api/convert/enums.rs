@@ -145,6 +145,7 @@ pub(super) fn wire_gap_reason(reason: GapReason) -> wire::GapReason {
         GapReason::BudgetExceeded => wire::GapReason::BudgetExceeded,
         GapReason::DrainDeadline => wire::GapReason::DrainDeadline,
         GapReason::Refused => wire::GapReason::Refused,
+        GapReason::SlowReader => wire::GapReason::SlowReader,
     }
 }
 

@@ -119,6 +119,8 @@ pub(super) struct LogRequest<'a> {
     pub(super) since: Option<i64>,
     /// Only the last lines.
     pub(super) tail_lines: Option<u64>,
+    /// Only so many bytes.
+    pub(super) limit_bytes: Option<u64>,
 }
 
 /// Which objects of the namespace a list or a watch is about.
@@ -287,9 +289,10 @@ impl PodApi {
             path.push_str("&sinceTime=");
             path.push_str(&since.to_string().replace(':', "%3A"));
         }
-        if let Some(lines) = log.tail_lines {
-            path.push_str("&tailLines=");
-            path.push_str(&lines.to_string());
+        for (option, limit) in [("tailLines", log.tail_lines), ("limitBytes", log.limit_bytes)] {
+            if let Some(limit) = limit {
+                path.push_str(&["&", option, "=", &limit.to_string()].concat());
+            }
         }
         let response = self.send(self.request(Method::GET, &path, name).empty()?).await?;
         Ok(response.into_body().into_data_stream())

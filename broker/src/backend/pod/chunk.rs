@@ -16,7 +16,7 @@ pub(super) const CHUNK_DELAY: Duration = Duration::from_millis(50);
 const LINE_OVERHEAD: usize = 32;
 
 /// What the reading of an instance brings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum LogItem {
     /// Lines, with the positions before and after them.
     Lines {

@@ -42,7 +42,14 @@ pub(super) fn from_sidecar(api: &PodApi, view: &View) -> Option<BoxFuture<'stati
 }
 
 async fn read(api: &PodApi, pod_name: &str, max_bytes: u32) -> Result<Bytes, NoResult> {
-    let request = LogRequest { container: RESULT_NAME, follow: false, previous: false, since: None, tail_lines: None };
+    let request = LogRequest {
+        container: RESULT_NAME,
+        follow: false,
+        previous: false,
+        since: None,
+        tail_lines: None,
+        limit_bytes: None,
+    };
     loop {
         match api.log(pod_name, &request).await {
             Ok(body) => {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::PodBackend;
 use super::attempts::Attempts;
 use super::hub::Hub;
+use super::logs::Sources;
 use crate::backend::EventStream;
 use crate::error::Error;
 use crate::execution::{Cursor, ExecutionId, Tenant, WatchOptions};
@@ -138,6 +139,7 @@ impl PodBackend {
             found => found?,
         };
         let following = self.hub.follow(&hash, interest).ok_or_else(|| self.not_in_step())?;
-        Ok(super::watch::watch(Arc::clone(&self.hub), self.api.clone(), following, cursor, options))
+        let sources = Sources { api: self.api.clone(), logs: Arc::clone(&self.logs) };
+        Ok(super::watch::watch(Arc::clone(&self.hub), sources, following, cursor, options))
     }
 }

@@ -58,6 +58,7 @@ use self::attempts::Attempts;
 use self::clock::ServerClock;
 use self::following::Interest;
 use self::hub::Hub;
+use self::logs::Logs;
 use self::view::View;
 use super::{Backend, Cancel, Check, EventStream, Filter, Health, Keeper, Presence, Submitted, View as Depth};
 use crate::error::{Error, Refusal};
@@ -67,6 +68,7 @@ use crate::execution::{
 };
 use crate::identity::{Connection, eks};
 
+pub use self::logs::{Spool, SpoolLimits, SpoolUse};
 pub use self::uninstall::HeldPods;
 
 /// Whether pods get the finalizer that keeps their outcome.
@@ -100,6 +102,7 @@ pub struct PodBackend {
     settings: Arc<PodSettings>,
     api: PodApi,
     hub: Arc<Hub>,
+    logs: Arc<Logs>,
     chain: Option<Arc<eks::Chain>>,
     /// The name of this process's Lease.
     replica: String,
@@ -112,6 +115,7 @@ impl PodBackend {
     pub fn start(
         settings: PodSettings,
         connection: Connection,
+        spool: Arc<Spool>,
         keeper: Option<Arc<dyn Keeper>>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
@@ -121,9 +125,10 @@ impl PodBackend {
         let settings = Arc::new(settings);
         let hub = Arc::new(Hub::new(Arc::clone(&settings), clock.clone()));
         let api = PodApi::new(client, &settings.namespace, settings.instance.as_str(), clock);
+        let logs = Logs::new(api.clone(), spool, tasks, stop);
         let replica = format!("podbroker-{:016x}", rand::random::<u64>());
         let words = orphans::Words::default();
-        let backend = Arc::new(Self { settings, api, hub, chain, replica, words, keeper });
+        let backend = Arc::new(Self { settings, api, hub, logs, chain, replica, words, keeper });
         let span = info_span!("target", name = %backend.settings.target);
         if let Some(chain) = backend.chain.clone() {
             let announce_stop = stop.clone();

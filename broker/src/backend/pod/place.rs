@@ -1,16 +1,17 @@
 //! Where a reader stands in a log: which lines it has had, and whether it can prove that none are missing.
 //!
-//! Times come with nanoseconds, and requests with whole seconds. So a read that goes on brings the beginning of the second
-//! again, which is passed over up to the line of the position. That line must be there, with the content that it had. If a
-//! later one comes first, the file begins behind the position: it was rotated.
+//! A position is the latest time that was seen, the count of entries from the first one of that time on, and a checksum of
+//! the last of them. Times go backwards: two streams of a container are stamped before they take turns, and a node's clock
+//! may be set. So what follows the latest time is counted, whatever its own time is.
+//!
+//! A read that goes on brings lines again, which are passed over up to the line of the position. That line must be there,
+//! with the content that it had. If a later one comes first, the file begins behind the position: it was rotated.
 
 use std::cmp::Ordering;
 
 use jiff::Timestamp;
 
 use crate::execution::{InstancePosition, LogLine, Position};
-
-const NANOS: i64 = 1_000_000_000;
 
 /// Which part of an instance's log is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +37,19 @@ pub(super) struct Place {
     position: InstancePosition,
     /// Lines before this are not wanted.
     not_before: Option<Timestamp>,
-    /// How many entries of the position's very time are still to be found in this read; 0 when the place was found.
-    pass_over: u32,
+    /// What of the position is still to be found in this read.
+    search: Search,
+}
+
+/// How far the line of the position was found again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// It was.
+    Found,
+    /// The first entry with the latest time was not.
+    Anchor,
+    /// That was, and so many entries after it were not.
+    Behind(u32),
 }
 
 /// What to do with a line.
@@ -60,7 +72,7 @@ pub(super) enum Lost {
 
 impl Place {
     pub(super) fn new(position: InstancePosition, not_before: Option<Timestamp>) -> Self {
-        Self { position, not_before, pass_over: 0 }
+        Self { position, not_before, search: Search::Found }
     }
 
     /// Behind the last line that was handed on or passed over.
@@ -73,19 +85,71 @@ impl Place {
         self.position == InstancePosition::default()
     }
 
-    /// The second to ask for, since 1970.
+    /// Every further line is handed on.
+    pub(super) fn is_settled(&self) -> bool {
+        self.search == Search::Found && self.position.skip == 0 && self.not_before.is_none()
+    }
+
+    /// The place of the position is known in this read.
+    pub(super) fn is_found(&self) -> bool {
+        self.search == Search::Found
+    }
+
+    /// The latest time that was seen.
+    pub(super) fn nanos(&self) -> Option<i64> {
+        match self.position.position {
+            Position::At { nanos, .. } => Some(nanos),
+            Position::Start | Position::Complete => None,
+        }
+    }
+
+    /// The checksum of the last entry.
+    pub(super) fn check(&self) -> Option<u32> {
+        match self.position.position {
+            Position::At { check, .. } => Some(check),
+            Position::Start | Position::Complete => None,
+        }
+    }
+
+    /// The second to ask for, since 1970; nothing for the whole file. What was written after a position may have any time.
     pub(super) fn since(&self) -> Option<i64> {
         match self.position.position {
-            Position::At { nanos, .. } => Some(nanos.div_euclid(NANOS)),
+            Position::At { .. } => None,
             Position::Start | Position::Complete => self.not_before.map(Timestamp::as_second),
         }
     }
 
-    /// A read begins at `since`.
+    /// A read begins, at the beginning of the file or somewhere before the position.
     pub(super) fn begin(&mut self) {
-        self.pass_over = match self.position.position {
-            Position::At { ordinal, .. } => ordinal,
-            Position::Start | Position::Complete => 0,
+        self.search = match self.position.position {
+            Position::At { .. } => Search::Anchor,
+            Position::Start | Position::Complete => Search::Found,
+        };
+    }
+
+    /// A read begins of which every line is new.
+    pub(super) fn begin_behind(&mut self) {
+        self.search = Search::Found;
+    }
+
+    /// Whether an answer that begins with this line may have been cut off within what is searched for.
+    pub(super) fn may_be_cut_by(&self, first: &LogLine) -> bool {
+        self.search != Search::Found && self.nanos().is_none_or(|latest| latest <= first.nanos)
+    }
+
+    /// What comes next is the entry after `there`, a position that is not behind this one.
+    pub(super) fn begin_at(&mut self, there: Position) {
+        self.search = match (there, self.position.position) {
+            (Position::At { nanos: at, ordinal: had, .. }, Position::At { nanos: wanted, ordinal: count, .. })
+                if at == wanted =>
+            {
+                match entries(count).saturating_sub(entries(had)) {
+                    0 => Search::Found,
+                    left => Search::Behind(left),
+                }
+            }
+            (_, Position::At { .. }) => Search::Anchor,
+            (_, Position::Start | Position::Complete) => Search::Found,
         };
     }
 
@@ -93,20 +157,17 @@ impl Place {
     pub(super) fn take(&mut self, line: &LogLine) -> (Verdict, Option<Lost>) {
         let check = crc32fast::hash(&line.content);
         let mut lost = None;
-        if let Position::At { nanos: had, check: expected, .. } = self.position.position
-            && self.pass_over > 0
+        if let Position::At { nanos: latest, ordinal, check: expected } = self.position.position
+            && self.search != Search::Found
         {
-            match line.nanos.cmp(&had) {
-                Ordering::Less => return (Verdict::PassOver, None),
-                Ordering::Equal => {
-                    self.pass_over -= 1;
-                    let changed = self.pass_over == 0 && check != expected;
-                    return (Verdict::PassOver, changed.then_some(Lost::Changed));
-                }
-                Ordering::Greater => lost = self.end(),
+            if line.nanos > latest {
+                lost = self.end();
+            } else {
+                let changed = self.look_for(line.nanos, latest, ordinal) && check != expected;
+                return (Verdict::PassOver, changed.then_some(Lost::Changed));
             }
         }
-        self.advance(line.nanos, check);
+        self.position.position = after(self.position.position, line.nanos, check);
         let too_early = self.not_before.is_some_and(|moment| i128::from(line.nanos) < moment.as_nanosecond());
         if too_early || self.position.skip > 0 {
             self.position.skip = self.position.skip.saturating_sub(1);
@@ -117,120 +178,56 @@ impl Place {
 
     /// The read has ended, or has come to a line behind the position: was the position found?
     pub(super) fn end(&mut self) -> Option<Lost> {
-        (std::mem::take(&mut self.pass_over) > 0).then_some(Lost::Gone)
+        (std::mem::replace(&mut self.search, Search::Found) != Search::Found).then_some(Lost::Gone)
     }
 
-    fn advance(&mut self, nanos: i64, check: u32) {
-        self.position.position = match self.position.position {
-            // A clock that went back does not take the position with it: the next read would bring what was had.
-            unmoved @ Position::At { nanos: had, .. } if nanos < had => unmoved,
-            Position::At { nanos: had, ordinal, .. } if nanos == had => {
-                Position::At { nanos, ordinal: ordinal.saturating_add(1), check }
-            }
-            _ => Position::At { nanos, ordinal: 1, check },
+    /// Goes on with the search by one entry that is not later than the latest; whether that was the last one.
+    fn look_for(&mut self, nanos: i64, latest: i64, ordinal: u32) -> bool {
+        self.search = match self.search {
+            Search::Anchor if nanos < latest => Search::Anchor,
+            Search::Anchor => behind(entries(ordinal) - 1),
+            Search::Behind(left) => behind(left - 1),
+            Search::Found => Search::Found,
         };
+        self.search == Search::Found
     }
+}
+
+/// So many entries are still to be found.
+fn behind(left: u32) -> Search {
+    if left == 0 { Search::Found } else { Search::Behind(left) }
+}
+
+/// The position behind one more entry.
+fn after(position: Position, nanos: i64, check: u32) -> Position {
+    match position {
+        // A clock that went back does not take the position with it: the next read would bring what was had.
+        Position::At { nanos: latest, ordinal, .. } if nanos <= latest => {
+            Position::At { nanos: latest, ordinal: entries(ordinal).saturating_add(1), check }
+        }
+        _ => Position::At { nanos, ordinal: 1, check },
+    }
+}
+
+/// The position behind a line.
+pub(super) fn after_line(position: Position, line: &LogLine) -> Position {
+    after(position, line.nanos, crc32fast::hash(&line.content))
+}
+
+fn entries(ordinal: u32) -> u32 {
+    ordinal.max(1)
+}
+
+/// Which of two positions in one log is further.
+pub(super) fn compare(a: Position, b: Position) -> Ordering {
+    let key = |position| match position {
+        Position::Start => (0, 0, 0),
+        Position::At { nanos, ordinal, .. } => (1, nanos, entries(ordinal)),
+        Position::Complete => (2, 0, 0),
+    };
+    key(a).cmp(&key(b))
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn line(nanos: i64, content: &str) -> LogLine {
-        LogLine { nanos, content: Bytes::from(content.to_owned()), continues: false, partial: false }
-    }
-
-    /// Reads a file from a position on as the API would give it; returns what was handed on and what was lost.
-    fn read(place: &mut Place, file: &[LogLine]) -> (Vec<LogLine>, Vec<Lost>) {
-        let since = place.since().unwrap_or(i64::MIN);
-        place.begin();
-        let (mut handed, mut lost) = (Vec::new(), Vec::new());
-        for line in file.iter().filter(|line| line.nanos.div_euclid(NANOS) >= since) {
-            let (verdict, problem) = place.take(line);
-            lost.extend(problem);
-            if verdict == Verdict::HandOn {
-                handed.push(line.clone());
-            }
-        }
-        lost.extend(place.end());
-        (handed, lost)
-    }
-
-    fn fresh() -> Place {
-        Place::new(InstancePosition::default(), None)
-    }
-
-    #[test]
-    fn a_file_that_was_rotated_behind_the_position_is_read_on_without_a_gap() {
-        let file: Vec<_> = (0..10).map(|n| line(5 * NANOS + n, &n.to_string())).collect();
-        let mut place = fresh();
-        assert_eq!(read(&mut place, &file[..6]).0.len(), 6);
-        // The rotated part is gone, but the last line that was read is the first of what is left.
-        assert_eq!(read(&mut place, &file[5..]), (file[6..].to_vec(), vec![]));
-    }
-
-    #[test]
-    fn a_file_that_was_rotated_past_the_position_has_a_gap() {
-        let file: Vec<_> = (0..10).map(|n| line(5 * NANOS + n, &n.to_string())).collect();
-        let mut place = fresh();
-        read(&mut place, &file[..4]);
-        assert_eq!(read(&mut place, &file[6..]), (file[6..].to_vec(), vec![Lost::Gone]));
-        let mut place = fresh();
-        read(&mut place, &file[..4]);
-        assert_eq!(read(&mut place, &[]), (vec![], vec![Lost::Gone]));
-    }
-
-    #[test]
-    fn a_changed_line_at_the_position_is_noticed() {
-        let mut place = fresh();
-        read(&mut place, &[line(7, "a")]);
-        assert_eq!(read(&mut place, &[line(7, "b"), line(8, "c")]), (vec![line(8, "c")], vec![Lost::Changed]));
-    }
-
-    #[test]
-    fn lines_before_the_wanted_moment_are_passed_over_and_counted() {
-        let moment = Timestamp::from_nanosecond(5).unwrap();
-        let mut place = Place::new(InstancePosition::default(), Some(moment));
-        let file = [line(4, "a"), line(5, "b"), line(5, "c")];
-        assert_eq!(read(&mut place, &file).0, file[1..]);
-        assert_eq!(read(&mut place, &file), (vec![], vec![]));
-    }
-
-    proptest! {
-        #[test]
-        fn wherever_the_reading_stops_each_line_comes_once(
-            steps in prop::collection::vec((0_i64..3, "[ab]{0,2}"), 1..60),
-            stops in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..4), 0..8),
-        ) {
-            // Many lines share a time, and many a content, as the pieces of a long line do.
-            let mut nanos = 0;
-            let file: Vec<_> = steps.iter().map(|(step, content)| {
-                nanos += step * NANOS / 3;
-                line(nanos, content)
-            }).collect();
-            let mut stops: Vec<_> = stops.iter().map(|(index, back)| (index.index(file.len()), *back)).collect();
-            stops.sort_unstable();
-            stops.push((file.len(), 0));
-            let mut place = fresh();
-            let mut handed = Vec::new();
-            for (stop, taken) in stops {
-                // The watcher has dealt with some lines of the chunk, and goes on from the position before it.
-                let before = place.position();
-                let (lines, lost) = read(&mut place, &file[..stop.max(handed.len())]);
-                prop_assert_eq!(lost, vec![]);
-                if stop < file.len() {
-                    let taken = (taken as usize).min(lines.len());
-                    handed.extend_from_slice(&lines[..taken]);
-                    let skip = before.skip + u32::try_from(taken).unwrap();
-                    place = Place::new(InstancePosition { skip, ..before }, None);
-                } else {
-                    handed.extend(lines);
-                }
-            }
-            prop_assert_eq!(handed, file);
-        }
-    }
-}
+#[path = "place_tests.rs"]
+mod tests;

@@ -14,12 +14,11 @@ use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
-use super::api::PodApi;
 use super::attempts::{Attempts, Latest};
 use super::chunk::LogItem;
 use super::following::Following;
 use super::hub::Hub;
-use super::logs;
+use super::logs::Sources;
 use super::notices::{self, Keyed};
 use super::place::{LogStart, ReadMode};
 use super::view::{ContainerView, View};
@@ -36,12 +35,12 @@ type ResultValue = Result<bytes::Bytes, NoResult>;
 /// Follows an execution from a cursor on.
 pub(super) fn watch(
     hub: Arc<Hub>,
-    api: PodApi,
+    sources: Sources,
     following: Following,
     cursor: Cursor,
     options: WatchOptions,
 ) -> EventStream {
-    let mut watcher = Watcher::new(hub, api, following, cursor, options);
+    let mut watcher = Watcher::new(hub, sources, following, cursor, options);
     async_stream::stream! {
         loop {
             while watcher.has_news {
@@ -65,7 +64,7 @@ pub(super) fn watch(
 
 struct Watcher {
     hub: Arc<Hub>,
-    api: PodApi,
+    sources: Sources,
     following: Following,
     /// The hub has let go of the execution: there will be nothing new.
     closed: bool,
@@ -95,10 +94,10 @@ struct Open {
 }
 
 impl Watcher {
-    fn new(hub: Arc<Hub>, api: PodApi, following: Following, cursor: Cursor, options: WatchOptions) -> Self {
+    fn new(hub: Arc<Hub>, sources: Sources, following: Following, cursor: Cursor, options: WatchOptions) -> Self {
         Self {
             hub,
-            api,
+            sources,
             following,
             closed: false,
             has_news: true,
@@ -218,7 +217,7 @@ impl Watcher {
             },
         };
         let pod = self.hub.follow_pod(view);
-        let (items, reading) = abortable(logs::read(self.api.clone(), pod, instance.clone(), start));
+        let (items, reading) = abortable(self.sources.logs.read(pod, instance.clone(), start));
         self.open.insert(key.clone(), Open { instance, reading });
         self.readers.push(items.map(move |item| (key.clone(), item)).boxed());
     }
@@ -233,7 +232,7 @@ impl Watcher {
             ResultSource::TerminationMessage => {
                 Some(futures::future::ready(collect::termination_message(view)).boxed())
             }
-            ResultSource::Sidecar => collect::from_sidecar(&self.api, view),
+            ResultSource::Sidecar => collect::from_sidecar(&self.sources.api, view),
         };
     }
 

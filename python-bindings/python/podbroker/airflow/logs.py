@@ -37,6 +37,7 @@ _GAPS = {
     GapReason.BUDGET_EXCEEDED: "the byte budget of the watch is used up",
     GapReason.DRAIN_DEADLINE: "the rest did not arrive in time after the container's end",
     GapReason.REFUSED: "the cluster refused to give the log",
+    GapReason.SLOW_READER: "this task read too slowly, and the broker had no room to keep them",
 }
 _InstanceKey: TypeAlias = "tuple[int, str, int]"
 

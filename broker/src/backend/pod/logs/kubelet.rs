@@ -1,0 +1,180 @@
+//! A model of the kubelet. It reads files as the kubelet does: only the current one, each line on its own compared with the
+//! wanted second, one reopening for each rotation that it was told of since it first came to the end of a file. So it passes
+//! over files and repeats them in the same ways.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
+
+use super::super::api::{ApiError, LogRequest};
+use super::source::{Body, LogSource};
+
+pub(super) const S: i64 = 1_000_000_000;
+/// 2026-11-21T08:00:00Z
+pub(super) const BASE: i64 = 1_795_248_000 * S;
+
+pub(super) struct State {
+    /// All files, the current one last.
+    pub(super) files: Vec<Vec<(i64, String)>>,
+    pub(super) ended: bool,
+    pub(super) stalled_until: Instant,
+    pub(super) cuts: u64,
+    /// The latest cut ended its answers as an end of the log does.
+    pub(super) cuts_cleanly: bool,
+    pub(super) requests: u64,
+}
+
+pub(super) struct Kubelet {
+    pub(super) state: Mutex<State>,
+    changed: watch::Sender<u64>,
+    began: Instant,
+    /// Bytes of one piece of an answer.
+    piece: usize,
+}
+
+impl Kubelet {
+    pub(super) fn new(piece: usize) -> Arc<Self> {
+        let began = Instant::now();
+        let state = State {
+            files: vec![vec![]],
+            ended: false,
+            stalled_until: began,
+            cuts: 0,
+            cuts_cleanly: false,
+            requests: 0,
+        };
+        Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(0), began, piece })
+    }
+
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let done = change(&mut self.state.lock().unwrap());
+        self.changed.send_modify(|version| *version += 1);
+        done
+    }
+
+    pub(super) fn elapsed(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_nanos()).unwrap()
+    }
+
+    fn is_cut(&self, cuts: u64) -> bool {
+        self.state.lock().unwrap().cuts != cuts
+    }
+
+    fn cuts_cleanly(&self) -> bool {
+        self.state.lock().unwrap().cuts_cleanly
+    }
+
+    /// Waits while writes to the reader block. False once the answer was cut off.
+    async fn may_write(&self, cuts: u64) -> bool {
+        loop {
+            let (until, now_cut) = {
+                let state = self.state.lock().unwrap();
+                (state.stalled_until, state.cuts != cuts)
+            };
+            if now_cut {
+                return false;
+            }
+            if until <= Instant::now() {
+                return true;
+            }
+            let mut changed = self.changed.subscribe();
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                _ = changed.changed() => {}
+            }
+        }
+    }
+}
+
+fn bytes_of((nanos, content): &(i64, String), since: Option<i64>) -> Vec<u8> {
+    if since.is_some_and(|second| *nanos < second * S) {
+        return Vec::new();
+    }
+    let time = Timestamp::from_nanosecond(i128::from(*nanos)).unwrap();
+    format!("{time:.9} {content}\n").into_bytes()
+}
+
+impl LogSource for Arc<Kubelet> {
+    fn log<'a>(&'a self, _: &'a str, log: &'a LogRequest<'a>) -> BoxFuture<'a, Result<Body, ApiError>> {
+        let kubelet = Arc::clone(self);
+        let (follow, since, tail, limit) = (log.follow, log.since, log.tail_lines, log.limit_bytes);
+        async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let (cuts, mut file, mut line) = {
+                let mut state = kubelet.state.lock().unwrap();
+                state.requests += 1;
+                let lines = state.files.last().unwrap().len();
+                let first = tail.map_or(0, |tail| lines.saturating_sub(usize::try_from(tail).unwrap()));
+                (state.cuts, state.files.len() - 1, first)
+            };
+            let body = async_stream::stream! {
+                let mut changed = kubelet.changed.subscribe();
+                let mut sent = 0_usize;
+                // How many rotations it was told of; none before it has come to the end of a file.
+                let mut told: Option<usize> = None;
+                loop {
+                    changed.borrow_and_update();
+                    let (bytes, at_the_end, ended, rotations) = {
+                        let state = kubelet.state.lock().unwrap();
+                        let mut bytes = Vec::new();
+                        while let Some(entry) = state.files[file].get(line) && bytes.len() < kubelet.piece {
+                            bytes.extend(bytes_of(entry, since));
+                            line += 1;
+                        }
+                        (bytes, line == state.files[file].len(), state.ended, state.files.len() - 1)
+                    };
+                    if !bytes.is_empty() {
+                        if !kubelet.may_write(cuts).await {
+                            if !(follow && kubelet.cuts_cleanly()) {
+                                yield Ok(Bytes::from(bytes[..bytes.len() / 2].to_vec()));
+                                yield Err("cut".into());
+                            }
+                            return;
+                        }
+                        let room = limit.map_or(bytes.len(), |limit| usize::try_from(limit).unwrap().saturating_sub(sent).min(bytes.len()));
+                        sent += room;
+                        yield Ok(Bytes::from(bytes[..room].to_vec()));
+                        if limit.is_some_and(|limit| sent >= usize::try_from(limit).unwrap()) {
+                            return;
+                        }
+                        continue;
+                    }
+                    if !at_the_end {
+                        continue;
+                    }
+                    if !follow {
+                        return;
+                    }
+                    match told {
+                        None => told = Some(rotations),
+                        Some(seen) if seen < rotations => {
+                            told = Some(seen + 1);
+                            (file, line) = (rotations, 0);
+                        }
+                        Some(_) if ended => return,
+                        Some(_) => {
+                            let _ = changed.changed().await;
+                            if kubelet.is_cut(cuts) {
+                                if !(follow && kubelet.cuts_cleanly()) {
+                                    yield Err("cut".into());
+                                }
+                                return;
+                            }
+                        }
+                    }
+                }
+            };
+            Ok(body.boxed())
+        }
+        .boxed()
+    }
+
+    fn now(&self) -> i64 {
+        BASE + self.elapsed()
+    }
+}

@@ -1,0 +1,242 @@
+//! Watchers against a model of the kubelet: whatever it and the network do, what arrives is what was written, without what a
+//! gap stands for.
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use super::play::{Act, Habit, run};
+use super::*;
+use crate::execution::GapReason;
+
+const WRITE: Act = Act::Write { lines: 50, step: 10_000_000, jitter: 0 };
+
+#[test]
+fn two_watchers_cost_one_request() {
+    let acts = [WRITE, Act::Sleep { millis: 2000 }, WRITE];
+    let habits = [Habit::default(), Habit { late: 300, ..Habit::default() }];
+    let (written, heard, kubelet) = run(&acts, &habits, SpoolLimits::default(), 1000);
+    assert!(heard.iter().all(|heard| heard.items.len() == written && heard.gaps.is_empty()));
+    // The follow, a look at its end, and the last read.
+    assert_eq!(kubelet.state.lock().unwrap().requests, 3);
+}
+
+#[test]
+fn a_slow_watcher_gets_from_disk_what_was_rotated_away_meanwhile() {
+    let mut acts = Vec::new();
+    for _ in 0..10 {
+        acts.extend([Act::Write { lines: 500, step: 1_000_000, jitter: 0 }, Act::Rotate]);
+    }
+    let small = SpoolLimits { memory_per_stream: 4096, memory: 8192, ..SpoolLimits::default() };
+    let slow = Habit { slow: 10_000, ..Habit::default() };
+    let (_, heard, _) = run(&begun(acts), &[Habit::default(), slow], small, 1000);
+    let gaps: Vec<_> = heard.iter().flat_map(|heard| &heard.gaps).collect();
+    assert!(gaps.is_empty(), "{gaps:?}");
+}
+
+#[test]
+fn a_watcher_for_whom_there_was_no_room_is_told_how_much_is_missing() {
+    let mut acts = Vec::new();
+    for _ in 0..10 {
+        acts.extend([Act::Write { lines: 500, step: 1_000_000, jitter: 0 }, Act::Rotate]);
+    }
+    let none = SpoolLimits { memory_per_stream: 40_000, memory: 80_000, disk: 0, ..SpoolLimits::default() };
+    let slow = Habit { slow: 10_000, ..Habit::default() };
+    let (written, heard, _) = run(&begun(acts), &[Habit::default(), slow], none, 1000);
+    assert_eq!(heard[0].gaps, []);
+    let slow = &heard[1];
+    assert!(
+        !slow.gaps.is_empty() && slow.gaps.iter().all(|gap| gap.reason == GapReason::SlowReader),
+        "{:?}",
+        slow.gaps
+    );
+    assert!(slow.gaps.iter().all(|gap| gap.after < gap.before), "{:?}", slow.gaps);
+    let lines = slow.items.iter().flatten().count() as u64;
+    let missing: u64 = slow.gaps.iter().map(|gap| gap.lines_at_least).sum();
+    assert_eq!(lines + missing, written as u64);
+}
+
+#[test]
+fn a_file_that_the_kubelet_passed_over_is_marked() {
+    let acts = [
+        WRITE,
+        Act::Sleep { millis: 500 },
+        WRITE,
+        Act::Stall { millis: 10_000 },
+        WRITE,
+        Act::Rotate,
+        WRITE,
+        Act::Rotate,
+        WRITE,
+        Act::Sleep { millis: 10_000 },
+        WRITE,
+    ];
+    let (_, heard, _) = run(&acts, &[Habit::default()], SpoolLimits::default(), 1000);
+    assert_eq!(heard[0].gaps.len(), 1, "{:?}", heard[0].gaps);
+    assert_eq!(heard[0].gaps[0].reason, GapReason::ResumeAmbiguous);
+}
+
+#[test]
+fn a_watcher_that_comes_later_reads_the_file_up_to_where_the_stream_is_held() {
+    let mut acts = vec![];
+    for _ in 0..20 {
+        acts.extend([WRITE, Act::Sleep { millis: 1000 }]);
+    }
+    let small = SpoolLimits { memory_per_stream: 2000, memory: 4000, ..SpoolLimits::default() };
+    let late = Habit { late: 15_000, ..Habit::default() };
+    let (_, heard, kubelet) = run(&acts, &[Habit::default(), late], small, 1000);
+    assert!(heard.iter().all(|heard| heard.gaps.is_empty()), "{heard:?}");
+    assert_eq!(kubelet.state.lock().unwrap().requests, 5);
+}
+
+#[test]
+fn a_file_that_ends_with_a_step_back_and_is_gone_when_that_is_looked_into_is_marked() {
+    let at_once = |lines| Act::Write { lines, step: 0, jitter: 0 };
+    let acts =
+        [at_once(72), Act::Stall { millis: 1498 }, Act::ClockBack { seconds: 2 }, at_once(1), Act::Rotate, at_once(53)];
+    let small = SpoolLimits { memory_per_stream: 2000, memory: 4000, disk: 4000, ..SpoolLimits::default() };
+    let (_, heard, _) = run(&begun(acts.into()), &[Habit::default()], small, 50);
+    assert!(!heard[0].gaps.is_empty());
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => (1_u16..80, prop_oneof![Just(0), 1_i64..20_000_000], prop_oneof![3 => Just(0), 1 => 1_i64..5_000_000])
+            .prop_map(|(lines, step, jitter)| Act::Write { lines, step, jitter }),
+        3 => (0_u64..12_000).prop_map(|millis| Act::Sleep { millis }),
+        2 => Just(Act::Rotate),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        2 => Just(Act::Cut),
+        1 => Just(Act::CleanCut),
+        1 => (0_u64..15_000).prop_map(|millis| Act::Stall { millis }),
+    ]
+}
+
+fn clock() -> impl Strategy<Value = Act> {
+    prop_oneof![2 => 1_i64..100, 1 => -100_i64..-1, 1 => Just(3600)].prop_map(|seconds| Act::ClockBack { seconds })
+}
+
+fn habits() -> impl Strategy<Value = Vec<Habit>> {
+    let habit = (
+        prop_oneof![Just(0), 0_u64..20_000],
+        prop_oneof![2 => Just(0), 1 => 0_u64..3000],
+        prop_oneof![1 => Just(None), 1 => (1_usize..6).prop_map(Some)],
+    );
+    prop::collection::vec(habit.prop_map(|(late, slow, lets_go)| Habit { late, slow, lets_go }), 1..4)
+}
+
+fn limits() -> impl Strategy<Value = SpoolLimits> {
+    prop_oneof![
+        Just(SpoolLimits::default()),
+        Just(SpoolLimits { memory_per_stream: 2000, memory: 4000, ..SpoolLimits::default() }),
+        Just(SpoolLimits { memory_per_stream: 2000, memory: 4000, disk: 4000, ..SpoolLimits::default() }),
+        Just(SpoolLimits { memory_per_stream: 2000, memory: 4000, disk: 0, ..SpoolLimits::default() }),
+    ]
+}
+
+/// A position to go on from, and a kubelet that was seen at the end of its file: before that nobody can tell what was rotated.
+fn begun(acts: Vec<Act>) -> Vec<Act> {
+    [WRITE, Act::Sleep { millis: 1000 }].into_iter().chain(acts).collect()
+}
+
+/// The same cases every time; `PODBROKER_LOG_CASES` and `PODBROKER_LOG_SEED` for others and more.
+#[expect(clippy::disallowed_methods, reason = "it sets nothing of the broker")]
+fn cases() -> ProptestConfig {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    ProptestConfig {
+        cases: number("PODBROKER_LOG_CASES").unwrap_or(96),
+        rng_seed: RngSeed::Fixed(number("PODBROKER_LOG_SEED").unwrap_or(7).into()),
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn what_arrives_is_what_was_written_without_the_marked_gaps(
+        acts in prop::collection::vec(prop_oneof![4 => act(), 1 => fault()], 1..25),
+        habits in habits(), limits in limits(), piece in 50_usize..5000,
+    ) {
+        run(&begun(acts), &habits, limits, piece);
+    }
+
+    #[test]
+    fn whatever_the_clock_does_nothing_is_lost_without_a_gap(
+        acts in prop::collection::vec(prop_oneof![5 => act(), 1 => fault(), 1 => clock()], 1..25),
+        habits in habits(), limits in limits(), piece in 50_usize..5000,
+    ) {
+        run(&begun(acts), &habits, limits, piece);
+    }
+
+    #[test]
+    fn where_nothing_breaks_there_is_no_gap(
+        acts in prop::collection::vec(act(), 1..25),
+        slow in prop_oneof![Just(0), 0_u64..3000], piece in 50_usize..5000,
+    ) {
+        let small = SpoolLimits { memory_per_stream: 2000, memory: 4000, ..SpoolLimits::default() };
+        let (_, heard, _) = run(&begun(acts), &[Habit::default(), Habit { slow, ..Habit::default() }], small, piece);
+        for heard in heard {
+            prop_assert_eq!(heard.gaps, vec![]);
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_rotated_there_is_no_gap(
+        acts in prop::collection::vec(
+            prop_oneof![4 => act().prop_filter("rotation", |act| !matches!(act, Act::Rotate)), 1 => fault()],
+            1..25,
+        ),
+        habits in habits(), limits in limits(), piece in 50_usize..5000,
+    ) {
+        let (_, heard, _) = run(&acts, &habits, limits, piece);
+        for heard in heard {
+            prop_assert!(heard.gaps.iter().all(|gap| gap.reason == GapReason::SlowReader), "{:?}", heard.gaps);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_is_no_gap(
+        acts in prop::collection::vec(
+            prop_oneof![
+                6 => act().prop_filter("rotation", |act| !matches!(act, Act::Rotate)),
+                1 => clock(),
+                1 => prop_oneof![Just(Act::Cut), Just(Act::CleanCut)],
+            ],
+            1..25,
+        ),
+        slow in prop_oneof![Just(0), 0_u64..3000], piece in 50_usize..5000,
+    ) {
+        let habits = [Habit::default(), Habit { slow, ..Habit::default() }];
+        let (_, heard, _) = run(&acts, &habits, SpoolLimits::default(), piece);
+        for heard in heard {
+            prop_assert_eq!(heard.gaps, vec![]);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_and_rotations_are_no_gap(
+        acts in prop::collection::vec(prop_oneof![6 => act(), 1 => (1_i64..4000).prop_map(|seconds| Act::ClockBack { seconds })], 1..25),
+        slow in prop_oneof![Just(0), 0_u64..3000], piece in 50_usize..5000,
+    ) {
+        // A clock that goes back while the container is silent is seen later, and by how much it did is not.
+        let one = Act::Write { lines: 1, step: 0, jitter: 0 };
+        let acts = acts.into_iter().flat_map(|act| match act {
+            Act::ClockBack { .. } => vec![one.clone(), act, one.clone()],
+            // Nor is the end of a file that is rotated as soon as it was written.
+            Act::Rotate => vec![Act::Sleep { millis: 50 }, act],
+            act => vec![act],
+        });
+        let acts: Vec<_> = acts.collect();
+        let habits = [Habit::default(), Habit { slow, ..Habit::default() }];
+        let (_, heard, _) = run(&begun(acts), &habits, SpoolLimits::default(), piece);
+        for heard in heard {
+            prop_assert_eq!(heard.gaps, vec![]);
+        }
+    }
+}

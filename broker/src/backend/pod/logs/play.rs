@@ -1,0 +1,245 @@
+//! Plays what happens to a container, a kubelet and a network to watchers.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::kubelet::{BASE, Kubelet, S};
+use super::*;
+use crate::execution::{ContainerRole, Gap, LogLine, PolicyDefaults, PolicyRequest};
+
+/// What happens to the container and to those who read its log.
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    /// Lines, each so many nanoseconds after the one before; every third one is stamped a little early if asked for.
+    Write {
+        lines: u16,
+        step: i64,
+        jitter: i64,
+    },
+    Sleep {
+        millis: u64,
+    },
+    Rotate,
+    /// Back, or forward with less than 0.
+    ClockBack {
+        seconds: i64,
+    },
+    /// The kubelet's writes to its readers block.
+    Stall {
+        millis: u64,
+    },
+    /// Every open answer breaks off, in the middle of a line.
+    Cut,
+    /// Every open follow ends, as if the container had.
+    CleanCut,
+}
+
+pub(super) fn view(ended: Option<i64>) -> Arc<View> {
+    let policies = PolicyRequest::default().resolve(&PolicyDefaults::default()).unwrap();
+    let state = match ended {
+        Some(nanos) => {
+            let time = Timestamp::from_second(nanos / S).unwrap().to_string();
+            json!({ "terminated": { "exitCode": 0, "startedAt": "2026-11-21T08:00:00Z", "finishedAt": time } })
+        }
+        None => json!({ "running": { "startedAt": "2026-11-21T08:00:00Z" } }),
+    };
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {
+            "name": "x-1", "namespace": "n", "uid": "u", "resourceVersion": "7",
+            "labels": { "podbroker.io/tenant": "default", "podbroker.io/attempt": "1" },
+            "annotations": {
+                "podbroker.io/execution-id": "x",
+                "podbroker.io/submit-before": "2026-11-21T08:10:00Z",
+                "podbroker.io/labels": "{}",
+                "podbroker.io/policies": serde_json::to_string(&policies).unwrap(),
+            },
+        },
+        "spec": { "nodeName": "node1", "restartPolicy": "Never", "containers": [{ "name": "base" }] },
+        "status": { "phase": "Running", "containerStatuses": [{
+            "name": "base", "state": state, "restartCount": 0, "image": "", "imageID": "", "ready": false,
+        }] },
+    }))
+    .unwrap();
+    Arc::new(View::of(&pod).unwrap())
+}
+
+pub(super) fn instance() -> Instance {
+    Instance { attempt: 1, container: "base".to_owned(), restart: 0, role: ContainerRole::Deciding }
+}
+
+/// How somebody watches.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Habit {
+    /// Joins so late.
+    pub(super) late: u64,
+    /// Sleeps so long after each item, in milliseconds.
+    pub(super) slow: u64,
+    /// Lets go after so many items, and goes on from the middle of the last.
+    pub(super) lets_go: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// A line's number, or nothing for a gap.
+    pub(super) items: Vec<Option<usize>>,
+    pub(super) gaps: Vec<Gap>,
+}
+
+pub(super) async fn hear(logs: Arc<Logs>, view: watch::Receiver<Arc<View>>, habit: Habit) -> Heard {
+    tokio::time::sleep(Duration::from_millis(habit.late)).await;
+    let mut heard = Heard::default();
+    let mut position = InstancePosition::default();
+    loop {
+        let start = LogStart { position, tail_lines: None, since: None, mode: ReadMode::Follow };
+        let mut items = std::pin::pin!(logs.read(view.clone(), instance(), start));
+        let mut left = habit.lets_go.unwrap_or(usize::MAX);
+        while left > 0 {
+            match items.next().await.expect("the stream ends with an end") {
+                LogItem::Lines { lines, before, after } => {
+                    // A gap alone moves no position: who goes on from before it is told of it again.
+                    left -= 1;
+                    // Who lets go has dealt with half of the last message only.
+                    let had = if left == 0 { lines.len().div_ceil(2) } else { lines.len() };
+                    position = after;
+                    if had < lines.len() {
+                        position = InstancePosition { skip: before.skip + u32::try_from(had).unwrap(), ..before };
+                    }
+                    heard.items.extend(lines[..had].iter().map(|line| Some(number(line))));
+                }
+                LogItem::Gap(gap) => {
+                    heard.items.push(None);
+                    heard.gaps.push(gap);
+                }
+                LogItem::End(_) => return heard,
+            }
+            tokio::time::sleep(Duration::from_millis(habit.slow)).await;
+        }
+    }
+}
+
+pub(super) fn number(line: &LogLine) -> usize {
+    std::str::from_utf8(&line.content).unwrap().trim_end_matches('.').parse().unwrap()
+}
+
+/// Plays the acts to watchers; returns how many lines were written, and what each heard.
+pub(super) async fn play(
+    acts: &[Act],
+    habits: &[Habit],
+    limits: SpoolLimits,
+    piece: usize,
+) -> (usize, Vec<Heard>, Arc<Kubelet>) {
+    let kubelet = Kubelet::new(piece);
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let spool = Spool::new(limits, tasks.clone());
+    let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), Arc::clone(&spool), &tasks, &stop);
+    let (view_sender, receiver) = watch::channel(view(None));
+    let hearing =
+        futures::future::join_all(habits.iter().map(|habit| hear(Arc::clone(&logs), receiver.clone(), *habit)));
+    let writing = async {
+        let (mut written, mut clock, mut rotated) = (0, 0, Instant::now());
+        for act in acts {
+            match *act {
+                Act::Write { lines, step, jitter } => {
+                    // Some at a time, since the clock moves for real turns only.
+                    let numbers: Vec<_> = (0..lines).collect();
+                    for some in numbers.chunks(10) {
+                        tokio::time::sleep(Duration::from_nanos(u64::try_from(step).unwrap() * some.len() as u64))
+                            .await;
+                        let now = BASE + kubelet.elapsed() + clock;
+                        kubelet.change(|state| {
+                            for number in some {
+                                let early = if number % 3 == 2 { jitter } else { 0 };
+                                let nanos = now - step * i64::from(some[some.len() - 1] - number) - early;
+                                let padding = ".".repeat(usize::from(number % 40));
+                                state.files.last_mut().unwrap().push((nanos, format!("{written}{padding}")));
+                                written += 1;
+                            }
+                        });
+                    }
+                }
+                Act::Sleep { millis } => tokio::time::sleep(Duration::from_millis(millis)).await,
+                Act::Rotate => {
+                    // No kubelet looks more often.
+                    tokio::time::sleep_until(rotated + Duration::from_secs(3)).await;
+                    rotated = Instant::now();
+                    kubelet.change(|state| {
+                        if !state.files.last().unwrap().is_empty() {
+                            state.files.push(vec![]);
+                        }
+                    });
+                }
+                Act::ClockBack { seconds } => clock -= seconds * S,
+                Act::Stall { millis } => {
+                    kubelet.change(|state| state.stalled_until = Instant::now() + Duration::from_millis(millis));
+                }
+                Act::Cut | Act::CleanCut => {
+                    kubelet.change(|state| {
+                        state.cuts += 1;
+                        state.cuts_cleanly = matches!(act, Act::CleanCut);
+                    });
+                }
+            }
+        }
+        // A clean cut within the last seconds cannot be told from the end of the container.
+        let was_cut_cleanly = acts.iter().any(|act| matches!(act, Act::CleanCut));
+        tokio::time::sleep(Duration::from_millis(if was_cut_cleanly { 5000 } else { 200 })).await;
+        let finished = BASE + kubelet.elapsed() + clock;
+        kubelet.change(|state| state.ended = true);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        view_sender.send_replace(view(Some(finished)));
+        written
+    };
+    let all = async { futures::future::join(writing, hearing).await };
+    let (written, heard) = tokio::time::timeout(Duration::from_mins(20), all).await.expect("every watch ends");
+    // Nothing is kept for nobody.
+    tasks.close();
+    tokio::time::timeout(Duration::from_mins(1), tasks.wait()).await.expect("every stream is closed");
+    drop(logs);
+    let used = spool.used();
+    assert_eq!((used.streams, used.memory, used.disk), (0, 0, 0));
+    (written, heard, kubelet)
+}
+
+/// What is missing stands where a gap is, and nothing comes twice or out of order.
+pub(super) fn assert_honest(written: usize, heard: &Heard, habit: Habit) {
+    // Nobody can see that there was a file before the first one that is read.
+    let (mut next, mut excused) = (0, habit.late > 0);
+    for item in &heard.items {
+        match item {
+            None => excused = true,
+            Some(number) => {
+                assert!(*number >= next, "line {number} came after line {next}: {:?}", heard.gaps);
+                assert!(
+                    excused || *number == next,
+                    "lines {next} to {number} are missing without a gap: {:?}",
+                    heard.gaps
+                );
+                (next, excused) = (number + 1, false);
+            }
+        }
+    }
+    assert!(
+        excused || next == written,
+        "lines {next} to {written} are missing at the end without a gap: {:?}",
+        heard.gaps
+    );
+}
+
+pub(super) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+pub(super) fn run(
+    acts: &[Act],
+    habits: &[Habit],
+    limits: SpoolLimits,
+    piece: usize,
+) -> (usize, Vec<Heard>, Arc<Kubelet>) {
+    let result = runtime().block_on(play(acts, habits, limits, piece));
+    for (heard, habit) in result.1.iter().zip(habits) {
+        assert_honest(result.0, heard, *habit);
+    }
+    result
+}

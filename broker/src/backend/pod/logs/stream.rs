@@ -1,0 +1,206 @@
+//! Reads one container instance from the API, from a position on, each line once and in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::super::api::LogRequest;
+use super::super::chunk::{CHUNK_BYTES, CHUNK_DELAY, Chunk, LogItem};
+use super::super::lines::Splitter;
+use super::super::place::{LogStart, Place};
+use super::continuity::Arrival;
+use super::reader::{Broke, Kind, Opening, Reader, SEARCH, Taken};
+use super::source::{BrokeOff, LogSource};
+use super::status::{Kept, Status};
+use crate::execution::{Completeness, InstancePosition, Position};
+
+/// A stream that is silent for so long is opened again. TCP keep-alive notices a dead peer within two minutes; this is for
+/// a proxy in between that is alive and has forgotten us.
+const IDLE: Duration = Duration::from_mins(10);
+
+/// Between two questions that were not answered.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Reads an instance. The stream does nothing while it is not polled and ends with `LogItem::End`.
+#[expect(clippy::too_many_lines, reason = "one loop that yields; its decisions are the reader's")]
+pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) -> impl Stream<Item = LogItem> + Send {
+    let mut reader = Reader::new(source, status, &start);
+    async_stream::stream! {
+        loop {
+            let open = match reader.open().await {
+                Opening::Open(open) => open,
+                Opening::End(gap, completeness) => {
+                    if let Some(gap) = gap {
+                        yield LogItem::Gap(gap);
+                    }
+                    yield LogItem::End(completeness);
+                    return;
+                }
+            };
+            let (kind, mut body) = (open.kind, open.body);
+            let mut splitter = Splitter::default();
+            let mut chunk = Chunk::new(reader.place.position());
+            let mut ask = Ask::Early;
+            let mut waiting = Instant::now();
+            let mut looked_further = false;
+            let mut arrival = Arrival { now: reader.source.now(), waited: Duration::ZERO };
+            let mut broke = 'answer: loop {
+                while let Some(line) = splitter.next_line() {
+                    let before = reader.place.position();
+                    let Taken::Line(verdict, gap) = reader.take(&line, kind, &mut arrival).await else {
+                        break 'answer Broke::NotFound;
+                    };
+                    if let Some(gap) = gap {
+                        if chunk.first_at.is_some() {
+                            yield chunk.take(before);
+                        }
+                        yield LogItem::Gap(gap);
+                    }
+                    reader.hand_on(verdict, line, &mut chunk);
+                    if chunk.bytes >= CHUNK_BYTES {
+                        yield chunk.take(reader.place.position());
+                    }
+                }
+                let idle = if reader.place.is_found() || looked_further { IDLE } else { SEARCH };
+                let flush = chunk.first_at.map_or_else(|| Instant::now() + idle, |first| first + CHUNK_DELAY);
+                let piece = tokio::select! {
+                    // What has arrived is taken first.
+                    biased;
+                    piece = tokio::time::timeout_at(flush, body.next()) => piece,
+                    () = reader.quiet_after_the_end(), if kind == Kind::Follow && ask == Ask::Early => {
+                        if chunk.first_at.is_some() {
+                            yield chunk.take(reader.place.position());
+                        }
+                        if let Some(mut rest) = reader.finish().await {
+                            if rest.first_at.is_some() {
+                                yield rest.take(reader.place.position());
+                            }
+                            yield LogItem::End(Completeness::Complete);
+                            return;
+                        }
+                        ask = Ask::AtItsEnd;
+                        continue;
+                    }
+                };
+                arrival = Arrival { now: reader.source.now(), waited: waiting.elapsed() };
+                match piece {
+                    Ok(Some(Ok(bytes))) => {
+                        waiting = Instant::now();
+                        splitter.push(&bytes);
+                    }
+                    Ok(Some(Err(error))) => {
+                        debug!(error = &*error as &dyn std::error::Error, "a log stream broke off");
+                        break Broke::Error;
+                    }
+                    Ok(None) => break Broke::End,
+                    Err(_) if chunk.first_at.is_some() => yield chunk.take(reader.place.position()),
+                    Err(_) if !reader.place.is_found() && !looked_further => {
+                        if reader.look_further().await {
+                            break Broke::NotFound;
+                        }
+                        looked_further = true;
+                    }
+                    Err(_) => break Broke::Error,
+                }
+            };
+            // The end of a read without follow is the end of the file. What a follow leaves behind may be half a line.
+            let rest = splitter.rest();
+            let has_rest = rest.is_some();
+            if (kind, broke) == (Kind::Whole, Broke::End)
+                && let Some(line) = rest
+            {
+                match reader.take(&line, kind, &mut arrival).await {
+                    Taken::Line(verdict, gap) => {
+                        if let Some(gap) = gap {
+                            yield LogItem::Gap(gap);
+                        }
+                        reader.hand_on(verdict, line, &mut chunk);
+                    }
+                    Taken::NotFound => broke = Broke::NotFound,
+                }
+            }
+            if broke == Broke::End && reader.look_further().await {
+                broke = Broke::NotFound;
+            }
+            reader.note_end(kind, broke, has_rest, arrival);
+            if chunk.first_at.is_some() {
+                yield chunk.take(reader.place.position());
+            }
+            if (kind, broke) == (Kind::Whole, Broke::End) {
+                if let Some(gap) = reader.lost_at_the_end() {
+                    yield LogItem::Gap(gap);
+                }
+                yield LogItem::End(Completeness::Complete);
+                return;
+            }
+            reader.pause_after(broke).await;
+        }
+    }
+}
+
+/// Whether the current file has the line of the position. Asks until there is an answer.
+pub(super) async fn has(source: &Arc<dyn LogSource>, status: &mut Status, position: Position) -> bool {
+    loop {
+        let standing = status.look();
+        if standing.gone {
+            return false;
+        }
+        match file_has(source, status, standing.place, position).await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                debug!(error = &*error, "a log cannot be read yet");
+                let _ = tokio::time::timeout(PAUSE, status.changed()).await;
+            }
+        }
+    }
+}
+
+async fn file_has(
+    source: &Arc<dyn LogSource>,
+    status: &Status,
+    kept: Kept,
+    position: Position,
+) -> Result<bool, BrokeOff> {
+    let whole = LogRequest {
+        container: &status.instance.container,
+        follow: false,
+        previous: kept == Kept::Previous,
+        since: None,
+        tail_lines: None,
+        limit_bytes: None,
+    };
+    let mut body = match source.log(&status.pod_name(), &whole).await {
+        Err(error) if matches!(error.code(), Some(400..=404)) => return Ok(false),
+        body => body?,
+    };
+    let mut place = Place::new(InstancePosition { position, skip: 0 }, None);
+    place.begin();
+    let (mut splitter, mut is_over) = (Splitter::default(), false);
+    while !is_over {
+        match body.next().await {
+            Some(bytes) => splitter.push(&bytes?),
+            None => is_over = true,
+        }
+        while let Some(line) = splitter.next_line().or_else(|| is_over.then(|| splitter.rest()).flatten()) {
+            if place.take(&line).1.is_some() {
+                return Ok(false);
+            }
+            if place.is_found() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// When the last read is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// As soon as the follow is quiet.
+    Early,
+    /// That was tried, and the follow knew more than the file: it is read to its end.
+    AtItsEnd,
+}
