@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
+use kube::core::Status;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ pub(super) struct State {
     /// All files, the current one last.
     pub(super) files: Vec<Vec<(i64, String)>>,
     pub(super) ended: bool,
+    /// The pod was deleted: with the container's end its log goes, but for who has the file open.
+    pub(super) is_deleted: bool,
     pub(super) stalled_until: Instant,
     pub(super) cuts: u64,
     /// The latest cut ended its answers as an end of the log does.
@@ -43,6 +46,7 @@ impl Kubelet {
         let state = State {
             files: vec![vec![]],
             ended: false,
+            is_deleted: false,
             stalled_until: began,
             cuts: 0,
             cuts_cleanly: false,
@@ -108,6 +112,9 @@ impl LogSource for Arc<Kubelet> {
             let (cuts, mut file, mut line) = {
                 let mut state = kubelet.state.lock().unwrap();
                 state.requests += 1;
+                if state.ended && state.is_deleted {
+                    return Err(ApiError::Refused(Box::new(Status { code: 404, ..Status::default() })));
+                }
                 let lines = state.files.last().unwrap().len();
                 let first = tail.map_or(0, |tail| lines.saturating_sub(usize::try_from(tail).unwrap()));
                 (state.cuts, state.files.len() - 1, first)

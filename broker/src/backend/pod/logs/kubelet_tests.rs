@@ -98,6 +98,23 @@ fn a_file_that_ends_with_a_step_back_and_is_gone_when_that_is_looked_into_is_mar
     assert!(!heard[0].gaps.is_empty());
 }
 
+#[test]
+fn a_log_that_goes_with_its_container_was_read_to_its_end_by_a_follow_that_kept_up() {
+    let acts = [WRITE, Act::Sleep { millis: 2000 }, Act::Delete, WRITE];
+    let habits = [Habit::default(), Habit { late: 300, ..Habit::default() }];
+    let (written, heard, _) = run(&acts, &habits, SpoolLimits::default(), 1000);
+    assert!(heard.iter().all(|heard| heard.items.len() == written && heard.gaps.is_empty()), "{heard:?}");
+}
+
+#[test]
+fn a_log_that_goes_with_its_container_while_nobody_reads_is_marked() {
+    let acts = [WRITE, Act::Sleep { millis: 2000 }, Act::Delete, WRITE, Act::Cut];
+    let late = Habit { late: 600_000, ..Habit::default() };
+    let (_, heard, _) = run(&acts, &[late], SpoolLimits::default(), 1000);
+    assert_eq!(heard[0].gaps.len(), 1);
+    assert_eq!(heard[0].gaps[0].reason, GapReason::PodDeleted);
+}
+
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => (1_u16..80, prop_oneof![Just(0), 1_i64..20_000_000], prop_oneof![3 => Just(0), 1 => 1_i64..5_000_000])
@@ -112,6 +129,7 @@ fn fault() -> impl Strategy<Value = Act> {
         2 => Just(Act::Cut),
         1 => Just(Act::CleanCut),
         1 => (0_u64..15_000).prop_map(|millis| Act::Stall { millis }),
+        1 => Just(Act::Delete),
     ]
 }
 
@@ -189,7 +207,8 @@ proptest! {
     #[test]
     fn where_nothing_is_rotated_there_is_no_gap(
         acts in prop::collection::vec(
-            prop_oneof![4 => act().prop_filter("rotation", |act| !matches!(act, Act::Rotate)), 1 => fault()],
+            prop_oneof![4 => act(), 1 => fault()]
+                .prop_filter("loss", |act| !matches!(act, Act::Rotate | Act::Delete)),
             1..25,
         ),
         habits in habits(), limits in limits(), piece in 50_usize..5000,

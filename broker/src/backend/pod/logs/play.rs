@@ -34,6 +34,8 @@ pub(super) enum Act {
     Cut,
     /// Every open follow ends, as if the container had.
     CleanCut,
+    /// The pod is deleted; the container has its grace.
+    Delete,
 }
 
 pub(super) fn view(ended: Option<i64>) -> Arc<View> {
@@ -174,6 +176,7 @@ pub(super) async fn play(
                 Act::Stall { millis } => {
                     kubelet.change(|state| state.stalled_until = Instant::now() + Duration::from_millis(millis));
                 }
+                Act::Delete => kubelet.change(|state| state.is_deleted = true),
                 Act::Cut | Act::CleanCut => {
                     kubelet.change(|state| {
                         state.cuts += 1;

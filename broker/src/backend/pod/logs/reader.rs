@@ -100,6 +100,8 @@ pub(super) struct Reader {
     pub(super) repeated: u64,
     /// How the latest follow ended by itself, if it had brought whole lines and then nothing for a while.
     pub(super) ended_by_itself: Option<End>,
+    /// The same, with the last line that was had then. It counts where the log is gone before it can be looked at again.
+    read_out: Option<(End, Last)>,
     pause: Duration,
     missing: u32,
 }
@@ -122,6 +124,7 @@ impl Reader {
             repeated: 0,
             place,
             ended_by_itself: None,
+            read_out: None,
             pause: FIRST_PAUSE,
             missing: 0,
         }
@@ -135,8 +138,7 @@ impl Reader {
         loop {
             let standing = self.status.look();
             if standing.gone {
-                let message = "the pod was gone before its log was read to the end";
-                return Opening::End(Some(self.gap(GapReason::PodDeleted, None, message)), Completeness::Cut);
+                return self.gone("the pod was gone before its log was read to the end");
             }
             let kind = match (standing.life, self.mode) {
                 (Life::Open, ReadMode::Follow) => Kind::Follow,
@@ -150,7 +152,7 @@ impl Reader {
                 }
                 Err(error) => {
                     if let Some(end) = self.give_up(&error, standing.life) {
-                        return Opening::End(Some(end), Completeness::Cut);
+                        return end;
                     }
                     debug!(error = &error as &dyn std::error::Error, "a log cannot be read yet");
                     self.wait().await;
@@ -187,18 +189,29 @@ impl Reader {
 
     /// Whether an error is the last word. The kubelet's status runs behind the container, so at the beginning 400 and 404
     /// mean nothing.
-    fn give_up(&mut self, error: &ApiError, life: Life) -> Option<Gap> {
+    fn give_up(&mut self, error: &ApiError, life: Life) -> Option<Opening> {
         match error.code() {
             Some(401 | 403) => {
                 let message = format!("the cluster refuses the broker the log: {error}; it needs get on pods/log");
-                Some(self.gap(GapReason::Refused, None, message))
+                Some(Opening::End(Some(self.gap(GapReason::Refused, None, message)), Completeness::Cut))
             }
             Some(400 | 404) if life == Life::Ended => {
                 self.missing += 1;
                 let message = "the log was gone before it was read to the end";
-                (self.missing >= MISSING_TRIES).then(|| self.gap(GapReason::PodDeleted, None, message))
+                (self.missing >= MISSING_TRIES).then(|| self.gone(message))
             }
             _ => None,
+        }
+    }
+
+    /// Nothing can be read any more. The kubelet removes the log of a pod that was deleted soon after its end, so the last read
+    /// often comes too late; a follow that had kept up and ended with its container has brought everything.
+    fn gone(&self, message: &'static str) -> Opening {
+        match (self.read_out, self.last) {
+            (Some((end, last)), Some(had)) if last == had && bridges(end, self.status.finished(), last.nanos, None) => {
+                Opening::End(None, Completeness::Complete)
+            }
+            _ => Opening::End(Some(self.gap(GapReason::PodDeleted, None, message)), Completeness::Cut),
         }
     }
 
@@ -274,6 +287,7 @@ impl Reader {
         // of it: not at a line's end, or before the container's.
         let by_itself = broke == Broke::End && !has_rest && self.place.is_found();
         self.ended_by_itself = by_itself.then(|| self.continuity.end(arrival));
+        self.read_out = self.ended_by_itself.zip(self.last);
     }
 
     pub(super) fn lost(&self, lost: Lost, next: Option<i64>) -> Option<Gap> {
