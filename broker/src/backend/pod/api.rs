@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::clock::ServerClock;
-use super::names::{INSTANCE_LABEL, TARGET_LABEL};
-use crate::execution::{InstanceId, TargetName};
+use super::names::group;
+use super::selection::Selection;
 use crate::identity::eks::{ChainError, Hope};
 
 /// An API server that has not answered with headers by then will be asked again. Longer than the slowest admission
@@ -123,31 +123,6 @@ pub(super) struct LogRequest<'a> {
     pub(super) limit_bytes: Option<u64>,
 }
 
-/// Which objects of the namespace a list or a watch is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Selection {
-    /// The resource in a path, such as `pods`.
-    pub(super) resource: &'static str,
-    /// A selector for labels.
-    pub(super) labels: Option<String>,
-    /// A selector for fields.
-    pub(super) fields: Option<String>,
-}
-
-impl Selection {
-    /// All pods of an installation's target.
-    pub(super) fn of_pods(instance: &InstanceId, target: &TargetName) -> Self {
-        let labels = format!("{INSTANCE_LABEL}={instance},{TARGET_LABEL}={target}");
-        Self { resource: "pods", labels: Some(labels), fields: None }
-    }
-
-    /// Those of them that have this label too.
-    pub(super) fn with_label(&self, label: &str, value: &str) -> Self {
-        let labels = self.labels.as_deref().map(|labels| format!("{labels},")).unwrap_or_default();
-        Self { labels: Some(format!("{labels}{label}={value}")), ..self.clone() }
-    }
-}
-
 /// The pods of one namespace, and what happens to them.
 #[derive(Clone)]
 pub(super) struct PodApi {
@@ -169,9 +144,13 @@ impl PodApi {
         &self.clock
     }
 
-    fn all(&self, resource: &str) -> String {
-        let group = if resource == "leases" { "/apis/coordination.k8s.io/v1" } else { "/api/v1" };
-        format!("{group}/namespaces/{}/{resource}", self.namespace)
+    /// The path of all objects of a resource.
+    pub(super) fn all(&self, resource: &str) -> String {
+        let group = match group(resource) {
+            "" => "/api".to_owned(),
+            group => format!("/apis/{group}"),
+        };
+        format!("{group}/v1/namespaces/{}/{resource}", self.namespace)
     }
 
     fn pods(&self) -> String {
@@ -242,16 +221,23 @@ impl PodApi {
         self.json::<Value>(request).await.map(drop)
     }
 
-    /// One page of a list.
+    /// Reads a list to its end, page by page, and hands over each object. Returns the version of the list.
     pub(super) async fn list<T: DeserializeOwned + Clone>(
         &self,
         selection: &Selection,
-        token: Option<&str>,
-    ) -> Result<ObjectList<T>, ApiError> {
+        mut take: impl FnMut(T),
+    ) -> Result<String, ApiError> {
         let mut params = ListParams::default().limit(LIST_PAGE);
         (params.label_selector, params.field_selector) = (selection.labels.clone(), selection.fields.clone());
-        params.continue_token = token.map(str::to_owned);
-        self.json(self.with_agent(kube::core::Request::new(self.all(selection.resource)).list(&params))?).await
+        loop {
+            let request = kube::core::Request::new(self.all(selection.resource)).list(&params);
+            let page: ObjectList<T> = self.json(self.with_agent(request)?).await?;
+            page.items.into_iter().for_each(&mut take);
+            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                return Ok(page.metadata.resource_version.unwrap_or_default());
+            }
+        }
     }
 
     /// Changes after a resource version, until the server ends the stream.
@@ -301,7 +287,7 @@ impl PodApi {
     /// A request to any other path of the API server; a patch is a server-side apply.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
         let is_apply = method == Method::PATCH;
-        let request = self.request(method, path, "none");
+        let request = self.request(method, path, "check");
         let request = if is_apply { request.typed("application/apply-patch+yaml") } else { request };
         self.json(match body {
             Some(body) => request.json(body)?,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::PodSettings;
 use super::api::{ApiError, PodApi, Run};
+use super::names::group;
 use crate::backend::{Check, Verdict};
 use crate::identity::eks::{Chain, LINKS, Link};
 
@@ -187,12 +188,11 @@ async fn identity(api: &PodApi, link: &'static str, chain: Option<&Chain>) -> Ch
 
 async fn permission(settings: &PodSettings, api: &PodApi, verb: &str, resource: &str, subresource: &str) -> Check {
     let namespace = &settings.namespace;
-    let group = if resource == "leases" { "coordination.k8s.io" } else { "" };
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
         "spec": { "resourceAttributes": {
-            "namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": subresource,
+            "namespace": namespace, "verb": verb, "group": group(resource), "resource": resource, "subresource": subresource,
         } },
     });
     let subject = subject(verb, resource, subresource);

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::clock::add;
 use super::view::View;
 
 /// A create that was sent just before `submit_before` may arrive this much later: the deadline of the request, and the
@@ -115,7 +116,6 @@ fn token(first: &View, claimant: Option<&str>) -> String {
 
 /// Until then the object stays, so that a submit that comes late meets it.
 pub(super) fn kept_until(view: &View) -> Timestamp {
-    let add = |time: Timestamp, more: SignedDuration| time.saturating_add(more).unwrap_or(Timestamp::MAX);
     let mut until = add(view.submit_before, CREATE_SKEW);
     if let Some(membership) = &view.membership {
         let last = membership.claims.0.iter().map(|claimant| claimant.until).max();

@@ -45,6 +45,11 @@ impl ServerClock {
     }
 }
 
+/// A moment later by so much, or the last one there is.
+pub(super) fn add(time: Timestamp, duration: SignedDuration) -> Timestamp {
+    time.saturating_add(duration).unwrap_or(Timestamp::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 
-use super::api::Selection;
+use super::selection::Selection;
 use super::status::is_ordinary;
 use super::view::{ContainerState, View};
 

@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::api::{ApiError, PodApi, Selection, WATCH_SECONDS};
+use super::api::{ApiError, PodApi, WATCH_SECONDS};
+use super::selection::Selection;
 
 /// The pause after a failure, doubled up to the maximum while failures follow each other.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -113,19 +114,9 @@ async fn turn<I: Intake>(
 /// Reads all objects, page by page. Returns the version to watch from.
 async fn list<I: Intake>(api: &PodApi, selection: &Selection, intake: &mut I) -> Result<String, ApiError> {
     intake.begin_list();
-    let mut token: Option<String> = None;
-    loop {
-        let page = api.list(selection, token.as_deref()).await?;
-        for object in page.items {
-            intake.list(object);
-        }
-        token = page.metadata.continue_.filter(|token| !token.is_empty());
-        if token.is_none() {
-            let version = page.metadata.resource_version.unwrap_or_default();
-            intake.end_list(number(&version));
-            return Ok(version);
-        }
-    }
+    let version = api.list(selection, |object| intake.list(object)).await?;
+    intake.end_list(number(&version));
+    Ok(version)
 }
 
 async fn watch<I: Intake>(

@@ -53,8 +53,7 @@ impl Drop for Leaving {
         if self.has_policy {
             self.hub.orphans.saw(&hash, self.hub.clock.now());
         }
-        self.hub.state().changed.insert(hash);
-        self.hub.changed.notify_one();
+        self.hub.touch(&hash);
     }
 }
 
@@ -105,8 +104,6 @@ impl Hub {
                 shortest = Some(shortest.map_or(after, |shortest| after.min(shortest)));
             }
         }
-        drop(state);
-        hashes.sort_unstable();
         shortest.map(|shortest| (hashes, shortest))
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::api::{PodApi, Selection};
+use super::api::PodApi;
 use super::attempts::Attempts;
 use super::clock::ServerClock;
 use super::events::{self, Access, Early, PodEvent};
@@ -21,6 +21,7 @@ use super::feed;
 use super::intake::{EventIntake, PodIntake};
 use super::orphans::Orphans;
 use super::roster::Roster;
+use super::selection::Selection;
 use super::view::{Presence, View};
 use super::{PodSettings, describe};
 use crate::backend::{Census, Health, Presence as Told};

@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::api::{ApiError, Selection};
+use super::api::ApiError;
 use super::attempts::Attempts;
 use super::names::{EXECUTION_LABEL, FINALIZER, GROUP_LABEL};
+use super::selection::Selection;
 use super::view::View;
 use super::{PodBackend, claim, describe};
 use crate::error::Error;
@@ -35,20 +36,15 @@ impl PodBackend {
     /// All executions of these pods, by the cluster's word.
     pub(super) async fn learn_all(&self, pods: &Selection) -> Result<Vec<Arc<Attempts>>, ApiError> {
         let mut found: Vec<Arc<Attempts>> = Vec::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = self.api.list::<Pod>(pods, token.as_deref()).await?;
-            for attempts in page.items.iter().filter_map(|pod| self.hub.learn(pod).ok()) {
-                // The pods of one execution come one by one; the last answer has all of them.
-                let address = |attempts: &Attempts| describe::address(&self.settings, attempts.oldest());
-                found.retain(|other| address(other) != address(&attempts));
-                found.push(attempts);
-            }
-            token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if token.is_none() {
-                return Ok(found);
-            }
-        }
+        let learn = |pod: Pod| {
+            let Ok(attempts) = self.hub.learn(&pod) else { return };
+            // The pods of one execution come one by one; the last answer has all of them.
+            let address = |attempts: &Attempts| describe::address(&self.settings, attempts.oldest());
+            found.retain(|other| address(other) != address(&attempts));
+            found.push(attempts);
+        };
+        self.api.list(pods, learn).await?;
+        Ok(found)
     }
 
     /// A claim that was given must be that of the execution's holder.

@@ -2,8 +2,8 @@
 //!
 //! `manifest` makes the pod, `submit` creates it once, `hub` watches all of them, `view` is what is kept of one and `attempts` of
 //! an execution, `status` says what it means, `watch` tells it, with the lines from `logs` and the result from `collect`.
-//! `reconcile` deletes what was released and ends what did not start in time, and by `orphans` what nobody follows. `group`, `seat`, `member` and `claim` let
-//! executions take each other's place. Requests go through `api`, and its refusals become errors in `refusal`.
+//! `reconcile` deletes what was released and ends what did not start in time, and by `orphans` what nobody follows. `group`,
+//! `seat`, `member` and `claim` let executions take each other's place. Requests go through `api`, and its refusals become errors in `refusal`.
 
 mod another;
 mod api;
@@ -36,6 +36,7 @@ mod result;
 mod roster;
 mod schedule;
 mod seat;
+mod selection;
 mod status;
 mod submit;
 mod uninstall;

@@ -53,6 +53,11 @@ pub(super) const RELEASED: &str = "podbroker.io/released-at";
 /// On a replica's Lease: the executions that it follows, by the first characters of their hashes, or `*`.
 pub(super) const FOLLOWED: &str = "podbroker.io/followed";
 
+/// The API group of a resource; empty for the core's.
+pub(super) fn group(resource: &str) -> &'static str {
+    if resource == "leases" { "coordination.k8s.io" } else { "" }
+}
+
 /// Keeps the object, and so the exit codes, until the outcome was taken.
 pub(super) const FINALIZER: &str = "podbroker.io/outcome";
 

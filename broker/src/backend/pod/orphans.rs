@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::PodBackend;
-use super::api::{ApiError, Selection};
+use super::api::ApiError;
+use super::clock::add;
 use super::following::Followed;
 use super::names::{FOLLOWED, INSTANCE_LABEL, TARGET_LABEL};
+use super::selection::Selection;
 use crate::execution::LONGEST_ORPHAN;
 
 /// Leases are written and read at most so often.
@@ -115,10 +117,6 @@ fn due(last: Timestamp, recovered: Timestamp, after: Duration) -> Timestamp {
     // After a silence the other replicas need a turn to say whom they follow.
     let told = add(recovered, signed(after / RENEWALS));
     add(add(last, signed(after)).max(told), SETTLE)
-}
-
-fn add(time: Timestamp, duration: SignedDuration) -> Timestamp {
-    time.saturating_add(duration).unwrap_or(Timestamp::MAX)
 }
 
 fn signed(duration: Duration) -> SignedDuration {
@@ -231,8 +229,7 @@ impl PodBackend {
     }
 
     fn lease_path(&self, name: &str) -> String {
-        let namespace = &self.settings.namespace;
-        format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
+        format!("{}/{name}", self.api.all("leases"))
     }
 
     /// Whether nobody follows an execution by the word of all replicas. If somebody may, that is known from now on.
@@ -256,15 +253,8 @@ impl PodBackend {
         }
         let selection =
             Selection { resource: "leases", ..Selection::of_pods(&self.settings.instance, &self.settings.target) };
-        let (mut words, mut token) = (Vec::new(), None::<String>);
-        loop {
-            let page = self.api.list::<Lease>(&selection, token.as_deref()).await?;
-            words.extend(page.items.into_iter().filter_map(Word::of));
-            token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if token.is_none() {
-                break;
-            }
-        }
+        let mut words = Vec::new();
+        self.api.list(&selection, |lease: Lease| words.extend(Word::of(lease))).await?;
         let (old, words): (Vec<_>, Vec<_>) = words.into_iter().partition(|word| add(word.until, FORGOTTEN_AFTER) < now);
         for word in old {
             debug!(lease = word.lease, "removing the Lease of a replica that is no more");

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::PodBackend;
 use super::attempts::Attempts;
+use super::clock::add;
 use super::following::Followed;
 use super::member::Leave;
 use super::names::FINALIZER;
@@ -121,10 +122,6 @@ fn start_ends(latest: &View) -> Option<Timestamp> {
     }
     let deadline = latest.policies.start_deadline?;
     Some(add(latest.start_counts_from()?, SignedDuration::try_from(deadline).ok()?))
-}
-
-fn add(time: Timestamp, duration: SignedDuration) -> Timestamp {
-    time.saturating_add(duration).unwrap_or(Timestamp::MAX)
 }
 
 /// What a reconciler knows besides what the hub knows. All of it may be forgotten.

@@ -7,9 +7,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use tracing::debug;
 
-use super::api::{PodApi, Selection};
+use super::api::PodApi;
 use super::clock::ServerClock;
 use super::names::FINALIZER;
+use super::selection::Selection;
 use super::{PodSettings, refusal};
 use crate::error::Error;
 use crate::identity::Connection;
@@ -33,22 +34,15 @@ impl HeldPods {
         let api = PodApi::new(connection.client, &settings.namespace, settings.instance.as_str(), clock);
         let selection = Selection::of_pods(&settings.instance, &settings.target);
         let (mut pods, mut running) = (Vec::new(), 0);
-        let mut token: Option<String> = None;
-        loop {
-            let page = api.list::<Pod>(&selection, token.as_deref()).await;
-            let page = page.map_err(|error| refusal::error(&settings.target, "list pods", error))?;
-            for pod in page.items.iter().filter(|pod| is_held(pod)) {
-                pods.push((
-                    pod.metadata.name.clone().unwrap_or_default(),
-                    pod.metadata.uid.clone().unwrap_or_default(),
-                ));
-                running += usize::from(!is_over(pod));
+        let note = |pod: Pod| {
+            if is_held(&pod) {
+                running += usize::from(!is_over(&pod));
+                pods.push((pod.metadata.name.unwrap_or_default(), pod.metadata.uid.unwrap_or_default()));
             }
-            token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if token.is_none() {
-                return Ok(Self { settings, api, pods, running });
-            }
-        }
+        };
+        let listed = api.list(&selection, note).await;
+        listed.map_err(|error| refusal::error(&settings.target, "list pods", error))?;
+        Ok(Self { settings, api, pods, running })
     }
 
     /// How many there are.
