@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from faults import matrix
+from faults.beside import ROWS as BESIDE
 from faults.ledger import Account, Marker, compare
 from faults.row import Length, Row, Verdict
 from faults.rows_alone import ROWS as ALONE
-from faults.rows_beside import ROWS as BESIDE
 from faults.runner import Runner
 from faults.stage import stamp
 from faults.witness import Line, Witness, nanoseconds, parse

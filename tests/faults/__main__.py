@@ -13,9 +13,9 @@ from pathlib import Path
 from cluster.handle import Cluster
 from e2e.site import Site
 from faults import matrix
+from faults.beside import ROWS as BESIDE
 from faults.row import Length
 from faults.rows_alone import ROWS as ALONE
-from faults.rows_beside import ROWS as BESIDE
 from faults.runner import Runner
 from faults.witness import Witness
 

@@ -12,8 +12,8 @@ from cluster.identity import ROLE, USER
 from e2e.following import ended, has_line
 from e2e.manifests import UNTIL_TOLD, numbered, shell
 from e2e.waiting import wait_for
+from faults.pods import LONG, SLOW, TAKES_TIME
 from faults.row import Place, Row
-from faults.rows_beside import LONG, SLOW, TAKES_TIME
 from faults.runner import PARTS
 
 if TYPE_CHECKING:
