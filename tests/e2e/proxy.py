@@ -262,33 +262,42 @@ class Proxy:
         ready.set()
         await self._stop.wait()
         server.close()
-        self._flowing.set()
-        self._abort_all()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for _ in range(50):
-            if others:
-                _, others = await asyncio.wait(others, timeout=0.1)
-            # One may have been about to connect.
-            self._abort_all()
+        self._refusing = True
+        # One whose handshake ends now begins a task of its own, and each task has to begin before it can end.
+        await asyncio.sleep(0)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others)
+        # What was aborted is told so in a later turn of the loop, each layer of it in one of its own.
+        for _ in range(8):
+            await asyncio.sleep(0)
 
     async def _serve(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        if self._refusing:
+        try:
+            if self._refusing:
+                return
+            connected = await self._connect()
+            if connected is None:
+                return
+            from_upstream, upstream = connected
+            pair = _Pair(client=client, upstream=upstream)
+            await self._carry(pair, from_client, from_upstream)
+        finally:
             client.transport.abort()
-            return
-        connected = await self._connect()
-        if connected is None:
-            client.transport.abort()
-            return
-        from_upstream, upstream = connected
-        pair = _Pair(client=client, upstream=upstream)
+
+    async def _carry(self, pair: _Pair, from_client: asyncio.StreamReader, from_upstream: asyncio.StreamReader) -> None:
         self._pairs.add(pair)
         up = asyncio.create_task(self._carry_up(pair, from_client))
         down = asyncio.create_task(self._carry_down(pair, from_upstream))
-        # Either end closes both: no test needs a connection that is half open.
-        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-        pair.abort()
-        await asyncio.wait({up, down})
-        self._pairs.discard(pair)
+        try:
+            # Either end closes both: no test needs a connection that is half open.
+            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            pair.abort()
+            await asyncio.wait({up, down})
+        finally:
+            pair.abort()
+            self._pairs.discard(pair)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         places = (self.upstream, *self.others)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kubernetes import client as kubernetes
 
 import podbroker
 from e2e.following import Story, collect, ended, follow, follow_until
@@ -59,6 +61,16 @@ def evict(site: Site, namespace: Namespace, pod_name: str) -> None:
     """Evicts a pod, as a drain does."""
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod_name}}
     site.core.create_namespaced_pod_eviction(pod_name, namespace.name, body)
+
+
+def refuses_pods(site: Site, namespace: Namespace) -> bool:
+    """Whether the namespace admits no pod like these any more."""
+    body = {**FIRST_RUNS, "metadata": {"name": "tried"}}
+    try:
+        site.core.create_namespaced_pod(namespace.name, body, dry_run="All")
+    except kubernetes.ApiException as refused:
+        return bool(refused.status == HTTPStatus.FORBIDDEN)
+    return False
 
 
 def between_attempts(client: Client, name: str) -> Execution | None:
@@ -170,6 +182,8 @@ def test_a_second_attempt_that_the_cluster_refuses_is_the_outcome(
     follow_until(client, execution.name, says("ready", 1), within=LONG)
     labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     site.core.patch_namespace(namespace.name, labels)
+    # Admission looks at a copy of the namespace that follows it.
+    wait_for("pods to be refused", lambda: refuses_pods(site, namespace), within=LONG)
     evict(site, namespace, execution.attempts[0].pod_name)
 
     story = follow(client, execution.name, within=LONG)

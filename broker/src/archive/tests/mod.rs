@@ -1,0 +1,31 @@
+//! The archive on a store in memory, with a backend that says what the test says: `reading` is what callers are told of it,
+//! `writing` what becomes of it.
+
+mod play;
+mod reading;
+mod writing;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
+use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use proptest::prelude::*;
+
+use self::play::*;
+use super::index::{Claim, generations, json, text};
+use super::mark::Mark;
+use super::writer::Writer;
+use super::*;
+use crate::backend::{Backend, Cancel, Check, EventStream, Filter, Health, Origin, Presence, Submitted, View};
+use crate::error::Error;
+use crate::execution::{
+    Attempt, Completeness, ContainerRole, Cursor, Event, EventKind, ExecutionId, FinishAction, Follow, Gap, GapReason,
+    Instance, InstancePosition, LogChunk, LogLine, LogMode, Notice, Outcome, Policies, Position, ResultSource,
+    Severity, State, StreamKey, Submit, Tenant, WatchOptions,
+};
