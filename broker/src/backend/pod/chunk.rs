@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::execution::{Completeness, Gap, InstancePosition, LogLine};
+use super::place::after_line;
+use crate::execution::{Completeness, Gap, InstancePosition, LogLine, Position};
 
 /// A message is sent when so many bytes are together, or so long after its first line.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
@@ -46,6 +47,23 @@ impl Chunk {
         self.first_at.get_or_insert_with(Instant::now);
         self.bytes += line.content.len() + LINE_OVERHEAD;
         self.lines.push(line);
+    }
+
+    /// Whether it is to be sent now. The first line of a log goes alone: who has had some lines of a message is behind its
+    /// beginning, and the beginning of a log is another line once the file was rotated.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= CHUNK_BYTES || (self.before.position == Position::Start && !self.lines.is_empty())
+    }
+
+    /// The first line of a log, if there are more behind it.
+    pub(super) fn take_first(&mut self) -> Option<LogItem> {
+        if self.lines.len() < 2 || self.before.position != Position::Start {
+            return None;
+        }
+        let first = self.lines.remove(0);
+        let after = InstancePosition { position: after_line(self.before.position, &first), skip: 0 };
+        let before = std::mem::replace(&mut self.before, after);
+        Some(LogItem::Lines { lines: vec![first], before, after })
     }
 
     pub(super) fn take(&mut self, after: InstancePosition) -> LogItem {

@@ -12,6 +12,8 @@
 //! steps that are seen; a clock that is behind by more than `PROMPT` otherwise makes every line look late, which costs requests,
 //! and at worst a gap at a rotation where nothing is missing.
 
+use std::time::Duration;
+
 /// A hole that could hide a file. The kubelet looks for files to rotate every three seconds at most often, but it may be late
 /// for one look and not for the next.
 const HOLE: i64 = 500_000_000;
@@ -20,8 +22,13 @@ const HOLE: i64 = 500_000_000;
 /// known to about a second.
 const PROMPT: i64 = 1_500_000_000;
 
-/// A wait so long for the next bytes means that the kubelet had nothing more to read.
-const WAITED: std::time::Duration = std::time::Duration::from_millis(100);
+/// A wait so long for a line that was written about as much later than the one before it means that the kubelet had nothing
+/// more to read. A busy machine waits as long in the midst of a file, but hardly ever just where its writer did.
+const WAITED: Duration = Duration::from_millis(100);
+
+/// Shorter waits of that kind tell the same when there were some of them.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
+const SHORT_WAITS: u32 = 3;
 
 /// An end so long after the last bytes is that of a follow that had read its file to the end. The kubelet reads what is written
 /// within milliseconds; a container that has written, its file that was rotated, and its end all within less are told apart from
@@ -40,10 +47,11 @@ pub(super) struct Continuity {
     /// When it was opened, or found to be in the current file. What it has brought since, of lines before that, is in one file.
     opened: i64,
     latest: Option<Latest>,
-    /// The kubelet came to the end of a file since then, so that from now on it is told of rotations: there was a wait for what was
-    /// written later. The first lines do not show it: on a busy node a kubelet was seen to bring the first 20 ms of a container's
-    /// log and then, three seconds later, the next file.
+    /// The kubelet came to the end of a file since then, so that from now on it is told of rotations. The first lines do not show
+    /// it: on a busy node a kubelet was seen to bring the first 20 ms of a container's log and then, three seconds later, the
+    /// next file.
     caught_up: bool,
+    short_waits: u32,
     /// How much earlier a line may be than the one before it.
     step: i64,
     /// The same while the kubelet is held up: only then it may read a file again, which may be a short one.
@@ -76,12 +84,21 @@ pub(super) struct Arrival {
     /// By the cluster's clock.
     pub(super) now: i64,
     /// How long they were waited for.
-    pub(super) waited: std::time::Duration,
+    pub(super) waited: Duration,
 }
 
 impl Continuity {
     pub(super) fn new(opened: i64) -> Self {
-        Self { opened, latest: None, caught_up: false, step: FIRST_STEP, late_step: 0, has_equals: false, behind: 0 }
+        Self {
+            opened,
+            latest: None,
+            caught_up: false,
+            short_waits: 0,
+            step: FIRST_STEP,
+            late_step: 0,
+            has_equals: false,
+            behind: 0,
+        }
     }
 
     /// The time of the line before.
@@ -111,10 +128,28 @@ impl Continuity {
         // No line comes before it was written, so it shows how far behind the clock is at most.
         self.behind = self.behind.min(lag.max(0));
         let lag = lag.saturating_sub(self.behind);
-        let was_empty =
-            arrival.waited >= WAITED || (arrival.waited >= WAITED / 100 && nanos > self.opened.saturating_add(PROMPT));
-        self.caught_up |= was_empty && lag < PROMPT;
+        if lag < PROMPT && self.waited_as_the_writer_did(nanos, arrival.waited) {
+            self.short_waits += 1;
+            self.caught_up |= arrival.waited >= WAITED || self.short_waits >= SHORT_WAITS;
+        }
         self.latest = Some(Latest { nanos, lag });
+    }
+
+    fn waited_as_the_writer_did(&self, nanos: i64, waited: Duration) -> bool {
+        let step = self.latest.map_or(0, |latest| nanos.saturating_sub(latest.nanos));
+        waited >= SHORT_WAIT && i128::from(step) * 2 >= i128::try_from(waited.as_nanos()).unwrap_or(i128::MAX)
+    }
+
+    /// Whether it is known that the kubelet came to the end of a file.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.caught_up
+    }
+
+    /// The last line was found to be the last of the current file: whatever comes now is told to the kubelet, however late that
+    /// line was.
+    pub(super) fn is_at_the_end(&mut self) {
+        self.caught_up = true;
+        self.latest = self.latest.map(|latest| Latest { lag: 0, ..latest });
     }
 
     /// A follow that ends now: what that end says.
@@ -172,8 +207,6 @@ pub(super) fn bridges(end: End, finished: Option<i64>, last: i64, next: Option<i
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const S: i64 = 1_000_000_000;
@@ -201,8 +234,16 @@ mod tests {
             (vec![(10 * S, 101 * S, 0)], 90 * S, None),
             // Less than a file's life.
             (vec![(101 * S, 120 * S, 0)], 101 * S + HOLE - 1, None),
-            // There was a short wait for what was written after the opening.
-            (vec![(102 * S, 102 * S, 2)], 160 * S, None),
+            // Waits in the midst of a file that the kubelet reads more slowly than it is written.
+            (
+                (0..50).map(|line| (101 * S + line * 1000, 102 * S + line * S / 10, 100)).collect(),
+                160 * S,
+                Some(Doubt::Hole),
+            ),
+            // Short waits for what was written in just that time.
+            ((0..3).map(|line| (101 * S + line * S / 50, 101 * S + line * S / 50, 20)).collect(), 160 * S, None),
+            // One of them may be by chance.
+            (vec![(101 * S, 101 * S, 0), (101 * S + S / 50, 101 * S + S / 50, 20)], 160 * S, Some(Doubt::Hole)),
         ] {
             assert_eq!(after(&lines).doubt(next), doubt, "{lines:?} {next}");
         }

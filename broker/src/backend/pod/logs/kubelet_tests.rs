@@ -76,6 +76,18 @@ fn a_file_that_the_kubelet_passed_over_is_marked() {
 }
 
 #[test]
+fn a_follow_that_the_kubelet_forgot_at_a_rotation_is_opened_again_before_the_next_one() {
+    let at_once = |lines| Act::Write { lines, step: 0, jitter: 0 };
+    let silence = Act::Sleep { millis: 20_000 };
+    let acts =
+        [Act::Stall { millis: 4000 }, at_once(2000), Act::Rotate, at_once(10), silence, Act::Rotate, at_once(10)];
+    let (written, heard, _) = run(&acts, &[Habit::default()], SpoolLimits::default(), 1000);
+    // Whether there was a file between the two cannot be known.
+    assert_eq!(heard[0].gaps.len(), 1, "{:?}", heard[0].gaps);
+    assert_eq!(heard[0].items.iter().flatten().count(), written);
+}
+
+#[test]
 fn a_watcher_that_comes_later_reads_the_file_up_to_where_the_stream_is_held() {
     let mut acts = vec![];
     for _ in 0..20 {
@@ -113,6 +125,25 @@ fn a_log_that_goes_with_its_container_while_nobody_reads_is_marked() {
     let (_, heard, _) = run(&acts, &[late], SpoolLimits::default(), 1000);
     assert_eq!(heard[0].gaps.len(), 1);
     assert_eq!(heard[0].gaps[0].reason, GapReason::PodDeleted);
+}
+
+#[test]
+fn who_has_had_a_part_of_the_first_lines_is_not_behind_the_beginning_of_another_file() {
+    let at_once = |lines| Act::Write { lines, step: 0, jitter: 0 };
+    let acts = [Act::Stall { millis: 7028 }, Act::Rotate, at_once(2), Act::Rotate, at_once(1)];
+    let habit = Habit { late: 1498, slow: 9, lets_go: Some(1) };
+    run(&begun(acts.into()), &[habit], SpoolLimits::default(), 50);
+}
+
+#[test]
+fn a_file_whose_lines_have_all_one_time_is_not_handed_on_twice() {
+    let at_once = |lines| Act::Write { lines, step: 0, jitter: 0 };
+    for back in [vec![], vec![Act::ClockBack { seconds: 3600 }]] {
+        let mut acts = vec![at_once(1), Act::Stall { millis: 4500 }, Act::Rotate, at_once(1)];
+        acts.extend(back);
+        acts.extend([Act::Rotate, at_once(2)]);
+        run(&begun(acts), &[Habit::default()], SpoolLimits::default(), 50);
+    }
 }
 
 fn act() -> impl Strategy<Value = Act> {

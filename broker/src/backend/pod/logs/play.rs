@@ -144,9 +144,10 @@ pub(super) async fn play(
         for act in acts {
             match *act {
                 Act::Write { lines, step, jitter } => {
-                    // Some at a time, since the clock moves for real turns only.
+                    // Some at a time, since the clock moves by milliseconds only.
                     let numbers: Vec<_> = (0..lines).collect();
-                    for some in numbers.chunks(10) {
+                    let at_a_time = if step == 0 { numbers.len() } else { usize::try_from(2_000_000 / step).unwrap() };
+                    for some in numbers.chunks(at_a_time.max(1)) {
                         tokio::time::sleep(Duration::from_nanos(u64::try_from(step).unwrap() * some.len() as u64))
                             .await;
                         let now = BASE + kubelet.elapsed() + clock;

@@ -98,6 +98,12 @@ pub(super) struct Reader {
     pub(super) searched: u64,
     /// So many lines are read for the second time.
     pub(super) repeated: u64,
+    /// The line before which a file was passed over, if one was: the next file begins with it, and may be read again.
+    pub(super) begins_with: Option<Last>,
+    /// Bytes of lines that the open answer has brought.
+    pub(super) brought: usize,
+    /// How often it was silent although the current file had more.
+    pub(super) passed_by: u32,
     /// How the latest follow ended by itself, if it had brought whole lines and then nothing for a while.
     pub(super) ended_by_itself: Option<End>,
     /// The same, with the last line that was had then. It counts where the log is gone before it can be looked at again.
@@ -122,6 +128,9 @@ impl Reader {
             began: place.clone(),
             searched: 0,
             repeated: 0,
+            begins_with: None,
+            brought: 0,
+            passed_by: 0,
             place,
             ended_by_itself: None,
             read_out: None,
@@ -243,9 +252,12 @@ impl Reader {
         }
         if kind == Kind::Follow {
             // The very same line again is one in doubt, too.
-            let is_again = self.last.is_some_and(|last| last.nanos == line.nanos && last == Last::of(line));
+            let is_like = |other: Last| other.nanos == line.nanos && other == Last::of(line);
+            let is_again = self.last.is_some_and(is_like) || self.begins_with.is_some_and(is_like);
             let is_again = is_again && !line.continues && !self.continuity.has_equals;
-            if was_found && let Some(doubt) = self.continuity.doubt(line.nanos).or(is_again.then_some(Doubt::Step)) {
+            if was_found
+                && let Some(doubt) = is_again.then_some(Doubt::Step).or_else(|| self.continuity.doubt(line.nanos))
+            {
                 match self.settle(doubt, line).await {
                     Settled::GoOn(found) => gap = gap.or(found),
                     Settled::AskAgain => return Taken::NotFound,
@@ -255,6 +267,8 @@ impl Reader {
                     return Taken::Line(Verdict::PassOver, gap);
                 }
             }
+            self.brought = self.brought.saturating_add(line.content.len());
+            self.passed_by = 0;
             self.continuity.take(line.nanos, *arrival);
             arrival.waited = Duration::ZERO;
         }

@@ -24,6 +24,12 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a piece of a file is waited for.
 const PIECE_DEADLINE: Duration = Duration::from_secs(3);
 
+/// The least that is in a file that is rotated; its limit is 10 MiB where nobody has set another.
+const ROTATED_BYTES: usize = 16 << 10;
+
+/// How often a silent follow is found to be behind, a second after the other, until it is opened again.
+const PASSED_BY: u32 = 3;
+
 /// What came of a doubt.
 pub(super) enum Settled {
     /// The line follows, or begins what is read again, with a gap before it or without.
@@ -60,6 +66,8 @@ impl Reader {
                 }
                 if is_one {
                     self.continuity.is_in_one_file(now);
+                } else {
+                    self.begins_with = Some(Last::of(line));
                 }
                 Settled::GoOn((!is_one).then(|| self.passed_over(line)))
             }
@@ -69,6 +77,7 @@ impl Reader {
                 let is_same = self.last == Some(it);
                 let Some(file) = self.file(None, Some(it)).await else { return Settled::AskAgain };
                 let is_head = file.head == Some(it);
+                self.begins_with = is_head.then_some(it).or(self.begins_with);
                 let gap = if is_head && file.lasts > 0 && !(is_same && file.lasts > 1) {
                     debug!(lines = file.up_to_last, "the kubelet reads a log file again");
                     self.repeated = file.up_to_last;
@@ -87,6 +96,27 @@ impl Reader {
                 Settled::GoOn(gap)
             }
         }
+    }
+
+    /// Whether it is worth a look that the kubelet has come to the end of its file: a file that was rotated before that is passed
+    /// over, and the follow is silent until the next rotation. A file as short as that of most containers is not rotated.
+    pub(super) fn wants_proof(&self) -> bool {
+        let may_be_rotated = self.began.nanos().is_some() || self.brought >= ROTATED_BYTES;
+        may_be_rotated
+            && self.place.is_found()
+            && !self.continuity.has_caught_up()
+            && self.continuity.latest().is_some()
+    }
+
+    /// Looks whether a follow that is silent has brought all of the current file. False if the file has more, again and again.
+    pub(super) async fn prove_catching_up(&mut self) -> bool {
+        match self.file(Some(1), None).await {
+            Some(file) if file.lasts > 0 => self.continuity.is_at_the_end(),
+            // It may have been written in this moment.
+            Some(_) => self.passed_by += 1,
+            None => {}
+        }
+        self.passed_by < PASSED_BY
     }
 
     fn passed_over(&self, line: &LogLine) -> Gap {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::super::api::LogRequest;
-use super::super::chunk::{CHUNK_BYTES, CHUNK_DELAY, Chunk, LogItem};
+use super::super::chunk::{CHUNK_DELAY, Chunk, LogItem};
 use super::super::lines::Splitter;
 use super::super::place::{LogStart, Place};
 use super::continuity::Arrival;
@@ -60,11 +60,13 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
                         yield LogItem::Gap(gap);
                     }
                     reader.hand_on(verdict, line, &mut chunk);
-                    if chunk.bytes >= CHUNK_BYTES {
+                    if chunk.is_full() {
                         yield chunk.take(reader.place.position());
                     }
                 }
-                let idle = if reader.place.is_found() || looked_further { IDLE } else { SEARCH };
+                let wants_proof = kind == Kind::Follow && reader.wants_proof();
+                let is_settled = (reader.place.is_found() || looked_further) && !wants_proof;
+                let idle = if is_settled { IDLE } else { SEARCH };
                 let flush = chunk.first_at.map_or_else(|| Instant::now() + idle, |first| first + CHUNK_DELAY);
                 let piece = tokio::select! {
                     // What has arrived is taken first.
@@ -75,6 +77,9 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
                             yield chunk.take(reader.place.position());
                         }
                         if let Some(mut rest) = reader.finish().await {
+                            if let Some(first) = rest.take_first() {
+                                yield first;
+                            }
                             if rest.first_at.is_some() {
                                 yield rest.take(reader.place.position());
                             }
@@ -102,6 +107,12 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
                             break Broke::NotFound;
                         }
                         looked_further = true;
+                    }
+                    Err(_) if wants_proof => {
+                        if !reader.prove_catching_up().await {
+                            debug!("a log stream is silent, and the current file has more");
+                            break Broke::Error;
+                        }
                     }
                     Err(_) => break Broke::Error,
                 }
