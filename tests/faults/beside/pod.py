@@ -55,7 +55,9 @@ def init_fails(stage: Stage) -> None:
 def sidecar_stays(stage: Stage) -> None:
     manifest = pod(container("main", numbered(50)), container("beside", "while :; do echo beside; sleep 0.2; done"))
     policies = podbroker.Policies(deciding_containers=("main",))
-    stage.start(stage.broker().client(), manifest, policies=policies).to_end()
+    story = stage.start(stage.broker().client(), manifest, policies=policies).to_end()
+    # It runs on, and what it writes from now on is what the marker stands for.
+    stage.await_written(len(story.text()) + len(story.text("beside")) + 1)
 
 
 def plays(manifest: Manifest) -> Callable[[Stage], None]:
