@@ -16,11 +16,15 @@ use std::time::Duration;
 
 /// A hole that could hide a file. The kubelet looks for files to rotate every three seconds at most often, but it may be late
 /// for one look and not for the next.
-const HOLE: i64 = 500_000_000;
+const HOLE: i64 = 250_000_000;
 
-/// A line that was handed over so soon after it was written was not held up for the life of a file. The server's clock is
-/// known to about a second.
+/// A line that was handed over so soon after it was written may not have been held up. The server's clock is known to about a
+/// second.
 const PROMPT: i64 = 1_500_000_000;
+
+/// A line that took so much longer than the fastest was held up, perhaps for the life of a file: where the node is busy, one
+/// that is written fast was seen to live for less than a second.
+const HELD_UP: i64 = 250_000_000;
 
 /// A wait so long for a line that was written about as much later than the one before it means that the kubelet had nothing
 /// more to read. A busy machine waits as long in the midst of a file, but hardly ever just where its writer did.
@@ -60,6 +64,8 @@ pub(super) struct Continuity {
     pub(super) has_equals: bool,
     /// The node's clock is behind by so much, at least: it went back under our eyes.
     behind: i64,
+    /// The lag of a line that was not held up: what the two clocks differ by.
+    base: i64,
 }
 
 /// The line before.
@@ -98,6 +104,7 @@ impl Continuity {
             late_step: 0,
             has_equals: false,
             behind: 0,
+            base: i64::MAX,
         }
     }
 
@@ -110,7 +117,7 @@ impl Continuity {
     pub(super) fn doubt(&self, nanos: i64) -> Option<Doubt> {
         let latest = self.latest?;
         let step = nanos.saturating_sub(latest.nanos);
-        let most = if latest.lag < PROMPT { self.step } else { self.late_step };
+        let most = if self.is_prompt(latest) { self.step } else { self.late_step };
         if step < -most {
             return Some(Doubt::Step);
         }
@@ -119,7 +126,11 @@ impl Continuity {
 
     /// The line before was handed over as it was written, and no file is passed over behind it.
     pub(super) fn was_prompt(&self) -> bool {
-        self.caught_up && self.latest.is_some_and(|latest| latest.lag < PROMPT)
+        self.caught_up && self.latest.is_some_and(|latest| self.is_prompt(latest))
+    }
+
+    fn is_prompt(&self, latest: Latest) -> bool {
+        latest.lag < PROMPT && latest.lag.saturating_sub(self.base) < HELD_UP
     }
 
     /// A line was taken.
@@ -128,9 +139,12 @@ impl Continuity {
         // No line comes before it was written, so it shows how far behind the clock is at most.
         self.behind = self.behind.min(lag.max(0));
         let lag = lag.saturating_sub(self.behind);
+        self.base = self.base.min(lag);
         if lag < PROMPT && self.waited_as_the_writer_did(nanos, arrival.waited) {
             self.short_waits += 1;
             self.caught_up |= arrival.waited >= WAITED || self.short_waits >= SHORT_WAITS;
+            // Clocks drift apart, and one line may have been held up.
+            self.base += (lag - self.base) / 8;
         }
         self.latest = Some(Latest { nanos, lag });
     }
@@ -149,7 +163,7 @@ impl Continuity {
     /// line was.
     pub(super) fn is_at_the_end(&mut self) {
         self.caught_up = true;
-        self.latest = self.latest.map(|latest| Latest { lag: 0, ..latest });
+        self.latest = self.latest.map(|latest| Latest { lag: self.base.min(0), ..latest });
     }
 
     /// A follow that ends now: what that end says.
@@ -173,6 +187,8 @@ impl Continuity {
             self.late_step = self.late_step.max(2 * step);
         }
         self.behind = self.behind.saturating_add(step);
+        // The clock also went back by the time between the two lines.
+        self.base = i64::MAX;
     }
 }
 
