@@ -277,7 +277,7 @@ class RemotePodOperator(KubernetesPodOperator):
             self._call_back("on_pod_starting", context, fresh_pod=True)
         self._pump(until=follow.over)
         self._call_back("on_pod_completion", context, fresh_pod=True)
-        self._call_back("on_pod_teardown", context, fresh_pod=True)
+        self._call_back("on_pod_teardown", context, pod=self.remote_pod)
 
         result, problem = read_result(follow, log=self.log) if self.do_xcom_push else (None, None)
         # Older providers hand neither to cleanup.
@@ -367,8 +367,9 @@ class RemotePodOperator(KubernetesPodOperator):
     def _call_back(self, name: str, context: Context, *, fresh_pod: bool = False, **kwargs: object) -> None:
         if not self.callbacks:
             return
-        if fresh_pod:
-            self.remote_pod = self._read_pod() or self.remote_pod
+        if fresh_pod and self.pod is not None:
+            # By the method that subclasses override, as upstream does it.
+            self.remote_pod = self.find_pod(self.pod.metadata.namespace, context=context) or self.remote_pod
             kwargs["pod"] = self.remote_pod
         for callback in self.callbacks:
             getattr(callback, name)(
