@@ -45,7 +45,8 @@ def main() -> int:
 
 
 def _command(root: Path) -> list[str]:
-    options = ["-q", "--color=no", "-p", "parity.plugin", "-p", "no:cacheprovider", "-W", "ignore", "--tb=short"]
+    options = ["-q", "--color=no", "-W", "ignore", "--tb=short"]
+    options += ["-p", "parity.plugin", "-p", "parity.books", "-p", "no:cacheprovider"]
     # Its settings are none of ours and none of a folder above the tests.
     options += ["--rootdir", str(root), "--confcutdir", str(root), "-c", "/dev/null", "-o", "asyncio_mode=strict"]
     options += ["--timeout", str(SECONDS), *sys.argv[1:]]
