@@ -31,7 +31,7 @@ from scripted import (
 
 from podbroker import ExecutionPage, ExecutionState, FailureClass, FinishAction, ResultSource, ServerInfo, Submission
 from podbroker.airflow._compat import PodLaunchTimeoutException
-from podbroker.exceptions import NotFoundError, RefusedError, UnavailableError
+from podbroker.exceptions import NotFoundError, PodbrokerError, RefusedError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +74,11 @@ class PlayedBroker:
         """List all."""
         return ExecutionPage(executions=tuple(play.execution for play in self._plays.values()), next_page_token="")
 
+    def add(self, play: Play) -> str:
+        """Know a play that was submitted before the test begins, and give its name."""
+        self._plays[play.execution.name] = play
+        return play.execution.name
+
     def watch(self, name: str, **_: Any) -> PlayedWatch:
         """Follow a play."""
         return PlayedWatch(self._play(name))
@@ -105,6 +110,8 @@ class PlayedBroker:
     def _play(self, name: str) -> Play:
         if name not in self._plays:
             raise NotFoundError("no such execution", reason="NO_SUCH_EXECUTION")
+        if (away := self._plays[name].away) is not None:
+            raise away
         return self._plays[name]
 
 
@@ -120,6 +127,8 @@ class Play:
         self.pod: k8s.V1Pod = PodGenerator.deserialize_model_dict(manifest)
         self.pod.metadata.namespace = self.pod.metadata.namespace or NAMESPACE
         self.remote: Any = None
+        self.value: str | None = None
+        self.away: PodbrokerError | None = None
         metadata = self.pod.metadata
         self.execution = execution(
             id=execution_id,
@@ -142,6 +151,9 @@ class Play:
         """Tell what happens, in the order in which it does."""
         kept = {"id": self.execution.execution_id, "attempts": self.execution.attempts, "labels": self.execution.labels}
         yield started()
+        if self.remote is not None:
+            yield from self._last_events(kept)
+            return
         try:
             asyncio.run(self._start())
         except PodLaunchTimeoutException as error:
@@ -150,15 +162,20 @@ class Play:
         yield state(ExecutionState.RUNNING, **kept)
         if self.policies.result is ResultSource.SIDECAR:
             self.manager.await_xcom_sidecar_container_start(pod=self.pod)
-            text = self.manager.extract_xcom(pod=self.pod)
-            yield result(text.encode()) if isinstance(text, str) else result(problem="the file is not there")
-        (base,) = self.policies.deciding_containers
+            self.value = self.manager.extract_xcom(pod=self.pod)
         try:
             self.remote = self.manager.await_pod_completion(self.pod)
         except Exception as error:
             # Upstream's own waiting failed, which says nothing about the pod.
             raise UnavailableError(str(error)) from error
-        yield from self._end(_outcome_of(self.remote, base), kept)
+        yield from self._last_events(kept)
+
+    def _last_events(self, kept: dict[str, Any]) -> Iterator[Event]:
+        if self.policies.result is ResultSource.SIDECAR:
+            known = isinstance(self.value, str)
+            yield result(self.value.encode()) if known else result(problem="the file is not there")
+        (base,) = self.policies.deciding_containers
+        yield from self._end(outcome_of(self.remote, base), kept)
 
     def finish(self) -> None:
         """Delete the pod if the finish policy says so."""
@@ -174,9 +191,13 @@ class Play:
         )
 
     def _end(self, outcome: Outcome, kept: dict[str, Any]) -> Iterator[Event]:
-        last = end(outcome, **kept)
+        yield self.conclude(outcome, **kept)
+
+    def conclude(self, outcome: Outcome, **kept: Any) -> Event:
+        """Note how it ended, and give the event that says so."""
+        last = end(outcome, **{"id": self.execution.execution_id, "attempts": self.execution.attempts} | kept)
         self.execution = last.execution
-        yield last
+        return last
 
 
 class PlayedWatch:
@@ -204,7 +225,7 @@ class PlayedWatch:
         self._events.close()
 
 
-def _outcome_of(remote: Any, base: str) -> Outcome:
+def outcome_of(remote: Any, base: str) -> Outcome:
     """Say how the base container ended, where a test says it, and else how the pod did."""
     statuses = remote.status.container_statuses
     found = next((one for one in statuses if one.name == base), None) if isinstance(statuses, list) else None

@@ -33,7 +33,23 @@ OPERATOR = Place(
 )
 """Put in place before anything else of the provider is imported, so that what derives from it derives from ours."""
 
-PLACES: tuple[Place, ...] = ()
+PLACES = (
+    Place(
+        module=f"{_PROVIDER}.operators.pod",
+        name="KubernetesPodTrigger",
+        ours="podbroker.airflow.trigger.RemotePodTrigger",
+    ),
+    Place(
+        module=f"{_PROVIDER}.decorators.kubernetes",
+        name="kubernetes_task",
+        ours="podbroker.airflow.decorators.remote_pod_task",
+    ),
+    Place(
+        module=f"{_PROVIDER}.decorators.kubernetes_cmd",
+        name="kubernetes_cmd_task",
+        ours="podbroker.airflow.decorators.remote_pod_cmd_task",
+    ),
+)
 """Put in place as far as ours exists."""
 
 _LOGS = "unit.cncf.kubernetes.utils.test_pod_manager"
@@ -56,8 +72,10 @@ def put_in_place() -> None:
         _put(place)
 
     from parity.broker import PlayedBroker
+    from parity.reentry import begin_at_reentry
     from podbroker.airflow.hook import PodbrokerHook
 
+    begin_at_reentry(found(OPERATOR.ours))
     conn = cached_property(lambda _: PlayedBroker())
     conn.__set_name__(PodbrokerHook, "conn")
     PodbrokerHook.conn = conn

@@ -205,6 +205,7 @@ _UNCALLED = (
     "await_init_containers_completion",
     "await_pod_completion",
     "extract_xcom",
+    "invoke_defer_method",
     "is_istio_enabled",
     "kill_istio_sidecar",
     "patch_already_checked",
