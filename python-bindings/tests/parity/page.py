@@ -26,8 +26,8 @@ INTRODUCTION = """\
 <!-- Written by `python -m parity.page` in python-bindings/tests. -->
 
 `make parity` runs the unit tests of `{provider}` {version} with our classes in the place
-of the provider's. The test files come from that version's source distribution, which pip fetches once and whose hash is pinned, and are not
-changed by a byte.
+of the provider's. The test files come from that version's source distribution, which pip fetches once and whose hash is
+pinned; they are not changed by a byte.
 
 **{passed} tests pass**: {ours} with our classes in place, and {shared} of functions of the provider that the operator
 uses as they are. The others fail for the reasons below. The run fails if one of them passes, if another one fails, if
