@@ -43,15 +43,19 @@ demo: build wheel ## Run an Airflow task as a pod on the local cluster, its line
 
 .PHONY: test
 test: build wheel ## Run every test: Rust, bindings, provider, end to end on the cluster
-	@exec $(RUN) tests/levels.py rust bindings manifests cluster e2e
+	@exec $(RUN) tests/levels.py rust bindings parity manifests cluster e2e
 
 .PHONY: unit
 unit: wheel ## Run the tests that need no cluster
-	@exec $(RUN) tests/levels.py rust bindings manifests
+	@exec $(RUN) tests/levels.py rust bindings parity manifests
 
 .PHONY: e2e
 e2e: build wheel ## Run the end-to-end tests; TESTS='-k cancel' picks some
 	@exec $(RUN) tests/levels.py e2e -- $(TESTS)
+
+.PHONY: parity
+parity: wheel ## Run the Kubernetes provider's own tests with our operator in the place of theirs; TESTS='-k labels' picks
+	@exec $(RUN) tests/levels.py parity -- $(TESTS)
 
 .PHONY: identity
 identity: build wheel ## Run the tests of the identity chain: every link, outages, expiry

@@ -55,6 +55,10 @@ IDENTITY: Final = tuple(
 LEVELS: Final = {
     "rust": Level(argv=("cargo", "test", "--locked", "--workspace", "--no-fail-fast"), folder=ROOT),
     "bindings": Level(argv=(*PYTEST, "tests"), folder=ROOT / "python-bindings", takes_arguments=True),
+    # Upstream's own tests with our operator in the place of theirs.
+    "parity": Level(
+        argv=(sys.executable, "-m", "parity"), folder=ROOT / "python-bindings" / "tests", takes_arguments=True
+    ),
     "manifests": Level(argv=(*PYTEST, "k8s"), folder=TESTS, takes_arguments=True),
     "cluster": Level(argv=(*PYTEST, "cluster"), folder=TESTS, takes_arguments=True),
     # Most of the time is spent waiting for pods and for sessions to end, so several files at a time.

@@ -366,9 +366,3 @@ def test_cleanup_without_an_outcome_touches_nothing(make, client, context):
     operator = make()
     operator.cleanup(pod=None, remote_pod=None, context=context)
     assert client.calls == []
-
-
-def test_what_has_no_effect_here_is_said(make, client, context, log):
-    client.script = [s.end()]
-    make(in_cluster=True, config_file="/x").execute(context)
-    assert "Without effect, because the broker reaches the cluster: in_cluster, config_file" in log.text

@@ -39,6 +39,23 @@ _GAPS = {
     GapReason.REFUSED: "the cluster refused to give the log",
     GapReason.SLOW_READER: "this task read too slowly, and the broker had no room to keep them",
 }
+_STARTUP = frozenset(
+    {
+        "CONTAINER_WAITING",
+        "EVENTS_NOT_READABLE",
+        "IMAGE_PULL_FAILED",
+        "INIT_CONTAINER",
+        "PREEMPTING",
+        "PULLING_IMAGE",
+        "QUEUED",
+        "SANDBOX_FAILED",
+        "SCALING_UP",
+        "UNSCHEDULABLE",
+        "VOLUME_NOT_READY",
+    }
+)
+"""Notices that say why a pod does not run yet."""
+
 _InstanceKey: TypeAlias = "tuple[int, str, int]"
 
 
@@ -53,6 +70,7 @@ class LinePrinter:
         containers: ContainerChoice,
         init_containers: ContainerChoice,
         prefix: bool,
+        startup_notices: bool = True,
         formatter: Callable[[str, str], str] | None = None,
         on_line: Callable[[str, str, int], None] | None = None,
     ) -> None:
@@ -62,6 +80,7 @@ class LinePrinter:
         self._containers = _names(containers)
         self._init_containers = _names(init_containers)
         self._prefix = prefix
+        self._startup_notices = startup_notices
         self._formatter = formatter
         self._on_line = on_line
         self._pieces: dict[_InstanceKey, list[bytes]] = {}
@@ -112,7 +131,9 @@ class LinePrinter:
             self._flush(end.instance, time_ns=0)
 
     def notice(self, notice: Notice) -> None:
-        """Print a notice of the broker at the level that it deserves."""
+        """Print a notice of the broker at the level that it deserves, unless it is one that is not wanted."""
+        if notice.code in _STARTUP and not self._startup_notices:
+            return
         level = logging.WARNING if notice.severity is NoticeSeverity.WARNING else logging.INFO
         self._log.log(level, "%s", f"{notice.message} ({notice.code})")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pendulum
 
 from podbroker import ExecutionState, GroupAction
-from podbroker.airflow import ending
+from podbroker.airflow import ending, parameters
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import (
     AirflowSkipException,
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from podbroker import Execution, InfraRetry, Outcome
 
 __all__ = ["RemotePodOperator"]
-
-_WITHOUT_EFFECT = ("in_cluster", "config_file", "cluster_context", "logging_interval", "trigger_kwargs")
-"""Arguments of upstream that say how to reach a cluster or how to poll it."""
 
 _NAMESPACE_OF_TARGET = "podbroker-target"
 """Stands for the target's namespace while upstream builds the manifest, since upstream would take the worker's own."""
@@ -136,7 +133,9 @@ class RemotePodOperator(KubernetesPodOperator):
 
     @cached_property
     def _incluster_namespace(self) -> str:
-        return _NAMESPACE_OF_TARGET
+        # Upstream asks for it when neither an argument nor a spec nor the hook says a namespace.
+        found = parameters.namespace_of_connection(self.kubernetes_conn_id, log=self.log)
+        return found or _NAMESPACE_OF_TARGET
 
     def build_pod_request_obj(self, context: Context | None = None, **kwargs: Any) -> k8s.V1Pod:  # noqa: ANN401
         """Make the manifest as upstream does, without its sidecar and without the worker's namespace."""
@@ -148,6 +147,8 @@ class RemotePodOperator(KubernetesPodOperator):
             self.do_xcom_push = wanted
         if pod.metadata.namespace == _NAMESPACE_OF_TARGET:
             pod.metadata.namespace = None
+        for name in parameters.unknown_containers(self, pod):
+            self.log.error("The lines of container %s are asked for, and the pod has no such container", name)
         return pod
 
     # The life cycle.
@@ -277,7 +278,7 @@ class RemotePodOperator(KubernetesPodOperator):
             self._call_back("on_pod_starting", context, fresh_pod=True)
         self._pump(until=follow.over)
         self._call_back("on_pod_completion", context, fresh_pod=True)
-        self._call_back("on_pod_teardown", context, fresh_pod=True)
+        self._call_back("on_pod_teardown", context, pod=self.remote_pod)
 
         result, problem = read_result(follow, log=self.log) if self.do_xcom_push else (None, None)
         # Older providers hand neither to cleanup.
@@ -319,6 +320,7 @@ class RemotePodOperator(KubernetesPodOperator):
             containers=self.container_logs if self.get_logs else None,
             init_containers=self.init_container_logs,
             prefix=getattr(self, "container_name_log_prefix_enabled", True),
+            startup_notices=getattr(self, "log_events_on_startup", True),
             formatter=getattr(self, "log_formatter", None),
             on_line=self._show_progress if self.callbacks or self._progress_callback else None,
         )
@@ -367,8 +369,9 @@ class RemotePodOperator(KubernetesPodOperator):
     def _call_back(self, name: str, context: Context, *, fresh_pod: bool = False, **kwargs: object) -> None:
         if not self.callbacks:
             return
-        if fresh_pod:
-            self.remote_pod = self._read_pod() or self.remote_pod
+        if fresh_pod and self.pod is not None:
+            # By the method that subclasses override, as upstream does it.
+            self.remote_pod = self.find_pod(self.pod.metadata.namespace, context=context) or self.remote_pod
             kwargs["pod"] = self.remote_pod
         for callback in self.callbacks:
             getattr(callback, name)(
@@ -402,9 +405,10 @@ class RemotePodOperator(KubernetesPodOperator):
             )
 
     def _say_what_is_ignored(self) -> None:
-        ignored = [name for name in _WITHOUT_EFFECT if getattr(self, name, None)]
-        if ignored:
-            self.log.info("Without effect, because the broker reaches the cluster: %s", ", ".join(ignored))
+        if ignored := parameters.without_effect(self):
+            self.log.info("Without effect, because the broker reaches and watches the cluster: %s", ", ".join(ignored))
+        if uncalled := parameters.uncalled_overrides(type(self)):
+            self.log.warning("%s overrides what is never called here: %s", type(self).__name__, ", ".join(uncalled))
         if conf.getboolean("operators", "default_deferrable", fallback=False):
             self.log.info("[operators] default_deferrable has no effect on RemotePodOperator: it runs in the worker")
 

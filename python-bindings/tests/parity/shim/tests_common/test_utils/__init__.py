@@ -1,0 +1,1 @@
+"""The modules that the provider's tests import by name."""
