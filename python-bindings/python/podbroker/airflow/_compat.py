@@ -16,7 +16,10 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import (
     PodNotFoundException,
 )
 
-AIRFLOW_V_3_0_PLUS = not airflow_version.startswith("2.")
+_VERSION = tuple(int(part) for part in airflow_version.split(".")[:2])
+
+AIRFLOW_V_3_0_PLUS = _VERSION >= (3, 0)
+AIRFLOW_V_3_2_PLUS = _VERSION >= (3, 2)
 
 try:
     from airflow.sdk import BaseHook
@@ -74,6 +77,7 @@ except ImportError:  # older providers know no marker
 
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
+    "AIRFLOW_V_3_2_PLUS",
     "AirflowException",
     "AirflowNotFoundException",
     "AirflowRescheduleException",
