@@ -65,6 +65,10 @@ identity: build wheel ## Run the tests of the identity chain: every link, outage
 faults: build wheel ## Break things on the cluster and print the matrix; TESTS="-k 'etcd|kubelet'" picks rows
 	@exec $(RUN) tests/levels.py faults -- $(or $(TESTS),--page $(CURDIR)/docs/faults.md)
 
+.PHONY: compat
+compat: wheel ## Run the provider's unit tests beside older Airflows and Kubernetes providers
+	@exec $(RUN) tests/compatibility.py --page $(CURDIR)/docs/compatibility.md
+
 .PHONY: bench
 bench: venv ## Measure ours beside its peers and print tables; BENCH='logs scale' picks parts
 	@echo "bench: building broker and Python package with optimisations"

@@ -26,9 +26,9 @@ def say(text: str) -> None:
     print(f"environment: {text}", file=sys.stderr, flush=True)
 
 
-def environment_folder(cache: Path) -> Path:
+def environment_folder(cache: Path, requirements: Path = REQUIREMENTS) -> Path:
     """Where the environment for these pins and this interpreter belongs."""
-    key = hashlib.sha256(REQUIREMENTS.read_bytes())
+    key = hashlib.sha256(requirements.read_bytes())
     key.update(f"{sys.version_info}{sys.base_prefix}".encode())
     return cache / f"venv-{sys.version_info.major}.{sys.version_info.minor}-{key.hexdigest()[:12]}"
 
@@ -43,21 +43,32 @@ def missing() -> str | None:
     return None
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, requirements: Path = REQUIREMENTS) -> None:
     """Makes the environment in its place, since a venv knows its own path; a marker then says that it is whole."""
     if folder.exists():
         say("an earlier attempt was cut short, starting anew")
         shutil.rmtree(folder)
     begin = time.monotonic()
-    count = sum(1 for line in REQUIREMENTS.read_text().splitlines() if "==" in line)
+    count = sum(1 for line in requirements.read_text().splitlines() if "==" in line)
     say(f"installing {count} packages (Airflow among them) into {folder}; about 2 minutes, once")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip"]
     # Everything is pinned, so pip has nothing to resolve; `check` then says whether the pins fit together.
-    subprocess.run([*pip, "install", *QUIETLY, "--no-deps", "-r", REQUIREMENTS], check=True, stdout=sys.stderr)
+    subprocess.run([*pip, "install", *QUIETLY, "--no-deps", "-r", requirements], check=True, stdout=sys.stderr)
     subprocess.run([*pip, "check"], check=True, stdout=sys.stderr)
     (folder / "whole").touch()
     say(f"done in {time.monotonic() - begin:.0f} s")
+
+
+def ensure(cache: Path, requirements: Path = REQUIREMENTS) -> Path:
+    """Makes the environment unless it is there. Raises `CalledProcessError` when a step of it fails."""
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = environment_folder(cache, requirements)
+    with (cache / "venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "whole").exists():
+            make(folder, requirements)
+    return folder
 
 
 def main() -> int:
@@ -65,17 +76,11 @@ def main() -> int:
     if problem := missing():
         say(problem)
         return 1
-    cache = Path(sys.argv[1])
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = environment_folder(cache)
-    with (cache / "venv.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "whole").exists():
-            try:
-                make(folder)
-            except subprocess.CalledProcessError as error:
-                say(f"failed: {error}")
-                return 1
+    try:
+        folder = ensure(Path(sys.argv[1]))
+    except subprocess.CalledProcessError as error:
+        say(f"failed: {error}")
+        return 1
     print(folder)
     return 0
 

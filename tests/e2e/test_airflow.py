@@ -113,6 +113,16 @@ def test_a_task_that_is_marked_failed_ends_its_pod(airflow: Airflow, broker: Bro
     assert run.finish() == "failed"
 
 
+def test_a_function_runs_in_a_pod_and_its_value_goes_into_the_command_of_the_next(airflow: Airflow) -> None:
+    run = airflow.trigger("decorated")
+
+    assert run.finish() == "success", [*run.log("count"), *run.log("report")]
+    assert any(line.endswith("käse on Linux") for line in run.log("count"))
+    assert run.value("count") == {"one": 3, "three": 5}
+    assert any(line.endswith("one=3 three=5") for line in run.log("report"))
+    assert run.value("report") == f"report of {run.run}"
+
+
 def _assert_ends_cancelled(broker: Broker, namespace: Namespace, run: Run) -> None:
     client = broker.client()
 

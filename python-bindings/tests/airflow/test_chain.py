@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 import pytest
-from airflow.sdk import Connection
 from chains import EKS, KUBECONFIG, PLACE, ChainBroker, checks
+from versions import Connection
 
 from podbroker import Check, CheckStatus
 from podbroker.airflow import exceptions as ex

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import scripted as s
-from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk.execution_time.context import set_current_context
 from chains import PLACE, ChainBroker, checks
+from versions import DagBag, on_airflow_3, set_current_context
 
 from podbroker import TargetPlace
 from podbroker.airflow import EksPodOperator, RemotePodOperator
@@ -19,6 +18,9 @@ from podbroker.airflow._compat import AirflowException
 from podbroker.airflow.hook import PodbrokerHook
 
 DAGS = sorted((Path(__file__).resolve().parents[3] / "dags").glob("*.py"))
+
+
+pytestmark = on_airflow_3
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)

@@ -8,8 +8,8 @@ import json
 
 import pytest
 import scripted as s
-from airflow.sdk import DAG, Connection
 from chains import PLACE, ROLE, target
+from versions import DAG, Connection
 
 from podbroker import FinishAction, TargetPlace
 from podbroker.airflow import EksPodOperator, RemotePodOperator

@@ -12,11 +12,11 @@ import jsonschema
 import pytest
 import tomllib
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import PodOperatorHookProtocol
-from airflow.sdk import Connection
 from chains import ChainBroker, checks
+from versions import Connection
 
 from podbroker import TargetPlace
-from podbroker.airflow._compat import AirflowException, BaseHook
+from podbroker.airflow._compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_2_PLUS, AirflowException, BaseHook
 from podbroker.airflow.get_provider_info import get_provider_info
 from podbroker.airflow.hook import CALL_RETRY_SECONDS, DEFAULT_PORT, PodbrokerHook
 from podbroker.exceptions import UnavailableError
@@ -198,6 +198,9 @@ def test_the_provider_info_names_what_exists():
     hook = getattr(importlib.import_module(module), name)
     assert issubclass(hook, BaseHook)
     assert (hook.conn_type, hook.hook_name) == (kind["connection-type"], kind["hook-name"])
+    for decorator in info["task-decorators"]:
+        module, _, name = decorator["class-name"].rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
     for part in ("operators", "hooks"):
         for each in info[part]:
             for module in each["python-modules"]:
@@ -205,6 +208,69 @@ def test_the_provider_info_names_what_exists():
     assert info["config"]["podbroker"]["options"]["deployment_id"]["default"] == "airflow"
 
 
-def test_airflow_3_is_given_no_method_that_it_warns_of():
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="this Airflow reads the form from the hook")
+def test_airflow_is_given_no_method_that_it_warns_of():
     assert "get_connection_form_widgets" not in vars(PodbrokerHook)
     assert "get_ui_field_behaviour" not in vars(PodbrokerHook)
+
+
+def test_the_form_of_the_connection_is_shown_as_declared():
+    """Asked of Airflow itself, which takes it from the provider info or from the hook, as its version does."""
+    declared = get_provider_info()["connection-types"][0]
+    if AIRFLOW_V_3_0_PLUS:
+        from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+        (form,) = [each for each in HookMetaService.hook_meta_data() if each.connection_type == "podbroker"]
+        extra, behaviour = form.extra_fields, form.standard_fields
+        assert set(extra) == set(declared["conn-fields"])
+        assert behaviour.password.title == "Token"
+        assert behaviour.login.hidden is True
+        assert behaviour.host.placeholder == "broker.example.org"
+    else:
+        from airflow.providers_manager import ProvidersManager
+
+        manager = ProvidersManager()
+        names = {name for name in manager.connection_form_widgets if name.startswith("extra__podbroker__")}
+        assert names == {f"extra__podbroker__{name}" for name in declared["conn-fields"]}
+        assert manager.field_behaviours["podbroker"]["relabeling"]["password"] == "Token"
+        assert manager.field_behaviours["podbroker"]["hidden_fields"] == ["login"]
+
+
+FROM_ENVIRONMENT = {
+    "uri": "podbroker://:{token}@broker.example.org:8443/https?target=there&ca_file=%2Fetc%2Fca.pem",
+    "json": '{{"conn_type": "podbroker", "host": "broker.example.org", "port": 8443, "schema": "https",'
+    ' "password": "{token}", "extra": {{"target": "there", "ca_file": "/etc/ca.pem"}}}}',
+}
+
+
+@pytest.mark.parametrize("text", FROM_ENVIRONMENT.values(), ids=FROM_ENVIRONMENT)
+def test_the_connection_may_stand_in_the_environment(monkeypatch, made, text):
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", text.format(token=SECRET))
+    hook = PodbrokerHook("elsewhere")
+    hook.get_conn()
+    assert hook.target == "there"
+    assert made == {
+        "address": "https://broker.example.org:8443",
+        "token": SECRET,
+        "ca_file": "/etc/ca.pem",
+        "retry_for": CALL_RETRY_SECONDS,
+    }
+
+
+def test_all_secrets_may_be_files_so_that_the_environment_holds_only_their_places(monkeypatch, made):
+    files = {
+        "token_file": "/var/run/secrets/podbroker/token",
+        "ca_file": "/etc/podbroker/ca.pem",
+        "client_certificate_file": "/etc/podbroker/tls.crt",
+        "client_key_file": "/etc/podbroker/tls.key",
+    }
+    query = "&".join(f"{name}={place.replace('/', '%2F')}" for name, place in files.items())
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", f"podbroker://broker.example.org/https?{query}")
+    PodbrokerHook("elsewhere").get_conn()
+    address = f"https://broker.example.org:{DEFAULT_PORT}"
+    assert made == {"address": address, "retry_for": CALL_RETRY_SECONDS, **files}
+
+
+def test_a_socket_may_stand_in_a_uri(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", "podbroker://%2Frun%2Fpodbroker.sock/unix")
+    assert PodbrokerHook("elsewhere").address == "unix:/run/podbroker.sock"

@@ -16,10 +16,17 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import (
     PodNotFoundException,
 )
 
-AIRFLOW_V_3_0_PLUS = not airflow_version.startswith("2.")
+_VERSION = tuple(int(part) for part in airflow_version.split(".")[:2])
 
-if AIRFLOW_V_3_0_PLUS:
+AIRFLOW_V_3_0_PLUS = _VERSION >= (3, 0)
+AIRFLOW_V_3_2_PLUS = _VERSION >= (3, 2)
+
+try:
     from airflow.sdk import BaseHook
+except ImportError:  # Airflow 2.11 and 3.0
+    from airflow.hooks.base import BaseHook  # type: ignore[no-redef,attr-defined,unused-ignore]
+
+try:
     from airflow.sdk.exceptions import (
         AirflowException,
         AirflowNotFoundException,
@@ -28,8 +35,8 @@ if AIRFLOW_V_3_0_PLUS:
         AirflowTaskTerminated,
         AirflowTaskTimeout,
     )
-else:
-    from airflow.exceptions import (  # type: ignore[no-redef,attr-defined,unused-ignore]
+except ImportError:  # Airflow 2.11, 3.0 and 3.1 have them in the core package
+    from airflow.exceptions import (  # type: ignore[no-redef,attr-defined,assignment,unused-ignore]
         AirflowException,
         AirflowNotFoundException,
         AirflowRescheduleException,
@@ -37,7 +44,6 @@ else:
         AirflowTaskTerminated,
         AirflowTaskTimeout,
     )
-    from airflow.hooks.base import BaseHook  # type: ignore[no-redef,attr-defined,unused-ignore]
 
 try:
     from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import PodLaunchFailedException
@@ -71,6 +77,7 @@ except ImportError:  # older providers know no marker
 
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
+    "AIRFLOW_V_3_2_PLUS",
     "AirflowException",
     "AirflowNotFoundException",
     "AirflowRescheduleException",

@@ -27,6 +27,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [{"integration-name": "podbroker", "python-modules": ["podbroker.airflow.hook"]}],
+        "task-decorators": [
+            {"name": "remote_pod", "class-name": "podbroker.airflow.decorators.remote_pod_task"},
+            {"name": "remote_pod_cmd", "class-name": "podbroker.airflow.decorators.remote_pod_cmd_task"},
+        ],
         "connection-types": [
             {
                 "connection-type": "podbroker",

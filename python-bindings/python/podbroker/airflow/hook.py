@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from podbroker import Client, TargetPlace
-from podbroker.airflow._compat import AIRFLOW_V_3_0_PLUS, AirflowException, BaseHook
+from podbroker.airflow._compat import AIRFLOW_V_3_2_PLUS, AirflowException, BaseHook
 from podbroker.airflow.chain import readable, told, walk
 from podbroker.airflow.get_provider_info import get_provider_info
 from podbroker.airflow.identity import target_selector
@@ -175,7 +175,7 @@ class PodbrokerHook(BaseHook):
             given["token"] = self.connection.password
         return given
 
-    if not AIRFLOW_V_3_0_PLUS:
+    if not AIRFLOW_V_3_2_PLUS:
         # Airflow 3.2 reads the form from the provider info, and warns of a class that has these methods.
 
         @classmethod

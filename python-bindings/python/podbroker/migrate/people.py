@@ -1,0 +1,173 @@
+"""Finds what a machine should not decide: subclasses, texts that name a module, operators that come from elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import libcst as cst
+
+from podbroker.migrate.arguments import Call, find_in_call, find_in_dict
+from podbroker.migrate.finding import Finding, Level
+from podbroker.migrate.names import (
+    DECORATORS,
+    GONE,
+    MODULES,
+    NEW_MODULE,
+    OPERATORS,
+    OTHERS,
+    OURS,
+    OWNED_METHODS,
+    TASK_NAMES,
+    Kind,
+)
+from podbroker.migrate.tree import Alias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from podbroker.migrate.tree import Tree
+
+__all__ = ["find", "find_calls"]
+
+_MAPPING = frozenset({"partial", "expand", "expand_kwargs"})
+_TASKS = frozenset(f"{task}.{name}" for task in TASK_NAMES for name in (*DECORATORS, *DECORATORS.values()))
+_CLASS_NAMES = frozenset(name.rpartition(".")[2] for name, new in OPERATORS.items() if new.kind is not Kind.DECORATOR)
+
+
+def find_calls(tree: Tree) -> list[Call]:
+    """Give the calls that make operators, with those of decorators that are not called."""
+    calls = []
+    for node in tree.nodes(cst.Call):
+        kind, is_mapped = _kind_of(tree, node.func)
+        if kind is not None:
+            calls.append(Call(node, kind, makes=not is_mapped))
+    calls += [
+        Call(cst.Call(func=node.decorator), Kind.DECORATOR, makes=True)
+        for node in tree.nodes(cst.Decorator)
+        if not isinstance(node.decorator, cst.Call) and _own_kind(tree, node.decorator) is not None
+    ]
+    return calls
+
+
+def find(tree: Tree, calls: list[Call]) -> Iterator[Finding]:
+    """Give what a person has to look at, in any order."""
+    for call in calls:
+        yield from find_in_call(tree, call)
+    if calls:
+        for node in tree.nodes(cst.Dict):
+            yield from find_in_dict(tree, node)
+    for statement in tree.nodes(cst.ImportFrom):
+        yield from _find_in_import(tree, statement)
+    yield from _find_in_texts(tree)
+    yield from _find_subclasses(tree)
+    yield from _find_attributes(tree, {call.node for call in calls})
+
+
+def _find_in_import(tree: Tree, node: cst.ImportFrom) -> Iterator[Finding]:
+    if isinstance(node.names, cst.ImportStar):
+        module = tree.code(node.module) if node.module is not None else ""
+        if module in MODULES and not node.relative:
+            yield _person(tree, node, "star-import", f"from {module} import *: say which names are meant")
+        return
+    for alias in (Alias(node, each) for each in node.names):
+        name = tree.code(alias.node.name)
+        if alias.path in OTHERS:
+            yield _note(tree, alias.node, "not-migrated", f"{name} stays as it is: {OTHERS[alias.path]}")
+        elif alias.path in OPERATORS.keys() | OURS.keys():
+            if _is_tried(tree, node):
+                message = "the import is tried; other versions of Airflow's providers need no other way any more"
+                yield _note(tree, alias.node, "tried-import", message)
+        elif name in _CLASS_NAMES and not alias.path.startswith(f"{NEW_MODULE}."):
+            message = f"{name} comes from a module of yours: it is migrated there"
+            yield _note(tree, alias.node, "imported-from-elsewhere", message)
+
+
+def _is_tried(tree: Tree, node: cst.CSTNode | None) -> bool:
+    while node is not None and not isinstance(node, cst.FunctionDef | cst.ClassDef):
+        if isinstance(node, cst.Try | cst.TryStar):
+            return True
+        node = tree.parent(node)
+    return False
+
+
+def _find_in_texts(tree: Tree) -> Iterator[Finding]:
+    for node in tree.nodes(cst.SimpleString):
+        if any(module in node.raw_value for module in MODULES) and not _is_docstring(tree, node):
+            message = f"the text {tree.code(node)} names a module of the old operators; change it by hand"
+            yield _person(tree, node, "name-in-text", message)
+    for part in tree.nodes(cst.FormattedStringText):
+        if any(module in part.value for module in MODULES):
+            message = "the text names a module of the old operators; change it by hand"
+            yield _person(tree, part, "name-in-text", message)
+
+
+def _is_docstring(tree: Tree, node: cst.CSTNode) -> bool:
+    parent = tree.parent(node)
+    while isinstance(parent, cst.ConcatenatedString):
+        parent = tree.parent(parent)
+    return isinstance(parent, cst.Expr)
+
+
+def _find_subclasses(tree: Tree) -> Iterator[Finding]:
+    found = [node for node in tree.nodes(cst.ClassDef) if any(_own_kind(tree, base.value) for base in node.bases)]
+    for node in found:
+        message = f"class {node.name.value} is a subclass: its life cycle is RemotePodOperator's now"
+        yield _person(tree, node, "subclass", message)
+        for each in node.body.body:
+            if isinstance(each, cst.FunctionDef) and each.name.value in OWNED_METHODS:
+                message = f"{node.name.value}.{each.name.value} overrides a part of upstream's life cycle"
+                yield _person(tree, each, "override", message)
+    spans = [tree.span(node) for node in found]
+    for attribute in tree.nodes(cst.Attribute):
+        start = tree.start(attribute)
+        if _is_gone(attribute, {"self"}) and any(first <= start < last for first, last in spans):
+            yield _person(tree, attribute, "attribute", _gone(tree, attribute))
+
+
+def _find_attributes(tree: Tree, calls: set[cst.Call]) -> Iterator[Finding]:
+    """Look for what is taken of a variable that an operator was assigned to."""
+    names = {
+        each.target.value
+        for node in tree.nodes(cst.Assign)
+        if node.value in calls
+        for each in node.targets
+        if isinstance(each.target, cst.Name)
+    }
+    for attribute in tree.nodes(cst.Attribute):
+        if _is_gone(attribute, names):
+            yield _person(tree, attribute, "attribute", _gone(tree, attribute))
+
+
+def _is_gone(attribute: cst.Attribute, owners: set[str]) -> bool:
+    return attribute.attr.value in GONE and isinstance(attribute.value, cst.Name) and attribute.value.value in owners
+
+
+def _gone(tree: Tree, attribute: cst.Attribute) -> str:
+    return f"{tree.code(attribute)}: {GONE[attribute.attr.value]}"
+
+
+def _kind_of(tree: Tree, func: cst.BaseExpression) -> tuple[Kind | None, bool]:
+    """Say which operator a call makes, and whether it is one step of a mapped one."""
+    if not isinstance(func, cst.Attribute) or func.attr.value not in _MAPPING:
+        return _own_kind(tree, func), False
+    inner = func.value
+    while isinstance(inner, cst.Call):
+        inner = inner.func
+        if isinstance(inner, cst.Attribute) and inner.attr.value in _MAPPING:
+            inner = inner.value
+    return _own_kind(tree, inner), True
+
+
+def _own_kind(tree: Tree, node: cst.BaseExpression) -> Kind | None:
+    names = tree.names(node)
+    if names & _TASKS:
+        return Kind.DECORATOR
+    return next((new.kind for name in sorted(names) if (new := OPERATORS.get(name) or OURS.get(name))), None)
+
+
+def _person(tree: Tree, node: cst.CSTNode, code: str, message: str) -> Finding:
+    return Finding(tree.start(node), Level.PERSON, code, message)
+
+
+def _note(tree: Tree, node: cst.CSTNode, code: str, message: str) -> Finding:
+    return Finding(tree.start(node), Level.NOTE, code, message)

@@ -1,0 +1,69 @@
+"""The pages of the operators, whose examples run, and the page of permissions, which says what the role has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import scripted as s
+import yaml
+from versions import DagBag, on_airflow_3
+
+from podbroker.airflow import RemotePodOperator
+from podbroker.airflow.eks import EksPodOperator
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = [ROOT / "docs" / "operators" / name for name in ("remote-pod.md", "eks-pod.md")]
+EXAMPLES = [
+    pytest.param(text, id=f"{page.stem}-{at}")
+    for page in PAGES
+    for at, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+]
+
+
+def read_dag(text, folder):
+    path = folder / "dag.py"
+    path.write_text(text)
+    bag = DagBag(dag_folder=str(path))
+    assert bag.import_errors == {}
+    (dag,) = bag.dags.values()
+    return dag
+
+
+@on_airflow_3
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_the_pods_of_an_example_run(text, tmp_path, client, context, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PODBROKER_DEFAULT", '{"conn_type": "podbroker", "host": "h", "extra": {"target": "d"}}'
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_EKS", '{"conn_type": "aws", "extra": {"role_arn": "arn:aws:iam::1:role/r"}}')
+    dag = read_dag(text, tmp_path)
+    assert dag.tasks
+    for task in dag.tasks:
+        mapped = not isinstance(task, RemotePodOperator)
+        operator = task.unmap({"arguments": ["a.csv"]}) if mapped else task
+        client.script = [*([s.result(b'{"rows": 3}')] if operator.do_xcom_push else []), s.end()]
+        expected = {"rows": 3} if operator.do_xcom_push else None
+        assert operator.execute(context) == expected
+        submit = client.submits[-1]
+        wanted = "remote-kpo-demo" if isinstance(operator, EksPodOperator) else operator.target or "d"
+        assert wanted in str(submit["target"])
+        containers = submit["pod"]["spec"]["containers"]
+        assert {"image": "busybox:1.37"}.items() <= containers[0].items()
+        if "beside" in text:
+            assert [each["name"] for each in containers] == ["base", "beside"]
+            assert containers[0]["resources"] == {"limits": {"memory": "64Mi"}}
+
+
+def test_there_are_examples_on_every_page():
+    assert all("```python" in page.read_text() for page in PAGES)
+    assert len(EXAMPLES) > 3
+
+
+def test_the_page_of_permissions_has_every_verb_of_the_role_and_no_other():
+    page = (ROOT / "docs" / "rbac.md").read_text()
+    said = set(re.findall(r"^\| `([a-z/]+)` \| `([a-z]+)` \|", page, re.MULTILINE))
+    role = yaml.safe_load((ROOT / "k8s" / "remote" / "role.yaml").read_text())
+    given = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert said == given

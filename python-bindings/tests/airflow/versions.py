@@ -1,0 +1,24 @@
+"""The names of Airflow that the tests use, wherever a version keeps them."""
+
+from __future__ import annotations
+
+import pytest
+
+from podbroker.airflow._compat import AIRFLOW_V_3_0_PLUS
+
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # Airflow 2.11, 3.0 and 3.1
+    from airflow.models.dagbag import DagBag
+
+try:
+    from airflow.sdk import DAG, Connection, task
+    from airflow.sdk.execution_time.context import set_current_context
+except ImportError:  # Airflow 2.11
+    from airflow.decorators import task
+    from airflow.models import DAG, Connection
+    from airflow.models.taskinstance import set_current_context
+
+__all__ = ["DAG", "Connection", "DagBag", "on_airflow_3", "set_current_context", "task"]
+
+on_airflow_3 = pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="written in the words of Airflow 3")
