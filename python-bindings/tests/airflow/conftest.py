@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import pytest
 from scripted import FakeClient, RecordingLog, make_context
+from triggers import FakeTriggerer
 
 from podbroker.airflow.hook import PodbrokerHook
 from podbroker.airflow.operator import RemotePodOperator
@@ -61,3 +62,9 @@ def make(client: FakeClient, log: RecordingLog, monkeypatch: pytest.MonkeyPatch)
         return RemotePodOperator(**arguments)
 
     return build
+
+
+@pytest.fixture
+def triggerer(client: FakeClient, log: RecordingLog, monkeypatch: pytest.MonkeyPatch) -> FakeTriggerer:
+    """Runs triggers over the scripted client."""
+    return FakeTriggerer(client, log, monkeypatch)

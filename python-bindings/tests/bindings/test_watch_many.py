@@ -270,7 +270,7 @@ def test_the_loop_may_end_while_executions_are_followed(run_program: Callable[[s
 
 
 def test_a_program_may_end_right_after_the_last_event(run_program: Callable[[str], str]) -> None:
-    """What hands the event over may still be inside the interpreter then. Ten times, since it is a matter of moments."""
+    """What hands the event over may still be inside the interpreter then. Ten times: it is a matter of moments."""
     for _ in range(10):
         assert (
             run_program("""

@@ -7,6 +7,8 @@ exceptions. Every other module of this package imports them from here, so that a
 from __future__ import annotations
 
 import logging
+import sys
+from typing import Any
 
 from airflow import __version__ as airflow_version
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
@@ -15,8 +17,10 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import (
     PodLaunchTimeoutException,
     PodNotFoundException,
 )
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 AIRFLOW_V_3_0_PLUS = not airflow_version.startswith("2.")
+AIRFLOW_V_3_3_PLUS = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 3)
 
 if AIRFLOW_V_3_0_PLUS:
     from airflow.sdk import BaseHook
@@ -27,6 +31,8 @@ if AIRFLOW_V_3_0_PLUS:
         AirflowSkipException,
         AirflowTaskTerminated,
         AirflowTaskTimeout,
+        TaskDeferralError,
+        TaskDeferralTimeout,
     )
 else:
     from airflow.exceptions import (  # type: ignore[no-redef,attr-defined,unused-ignore]
@@ -36,6 +42,8 @@ else:
         AirflowSkipException,
         AirflowTaskTerminated,
         AirflowTaskTimeout,
+        TaskDeferralError,
+        TaskDeferralTimeout,
     )
     from airflow.hooks.base import BaseHook  # type: ignore[no-redef,attr-defined,unused-ignore]
 
@@ -69,8 +77,23 @@ except ImportError:  # older providers know no marker
         return line.startswith(("::group::", "::endgroup::"))
 
 
+def get_task_states(**which: Any) -> dict[str, Any]:  # noqa: ANN401 -- those of Airflow 3
+    """Ask for the states of task instances, where the asker's own task instance has no method for it."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # too much for a DAG file's import
+
+    return RuntimeTaskInstance.get_task_states(**which)
+
+
+def trigger_comms() -> Any:  # noqa: ANN401 -- none is typed
+    """Give the way from a trigger to its supervisor (Airflow 3); None where there is none."""
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    comms = getattr(runner, "SUPERVISOR_COMMS", None)
+    return comms if hasattr(comms, "asend") else None
+
+
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
+    "AIRFLOW_V_3_3_PLUS",
     "AirflowException",
     "AirflowNotFoundException",
     "AirflowRescheduleException",
@@ -78,12 +101,18 @@ __all__ = [
     "AirflowTaskTerminated",
     "AirflowTaskTimeout",
     "BaseHook",
+    "BaseTrigger",
     "ExecutionMode",
     "KubernetesPodOperator",
     "PodLaunchFailedException",
     "PodLaunchTimeoutException",
     "PodNotFoundException",
+    "TaskDeferralError",
+    "TaskDeferralTimeout",
+    "TriggerEvent",
     "conf",
+    "get_task_states",
     "is_log_group_marker",
     "level_of",
+    "trigger_comms",
 ]

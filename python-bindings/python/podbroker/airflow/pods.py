@@ -46,6 +46,10 @@ class PodClient:
         self._read = read
         self._cancel = cancel
 
+    def read(self) -> k8s.V1Pod | None:
+        """Read the execution's pod; None while there is none."""
+        return self._read()
+
     def read_namespaced_pod(self, name: str, namespace: str, **_: object) -> k8s.V1Pod:
         """Read the execution's pod."""
         pod = self._read()
