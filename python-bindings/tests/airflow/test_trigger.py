@@ -12,8 +12,9 @@ import scripted as s
 from triggers import Listener, hear, shout
 
 from podbroker import ContainerRole, InvalidCursorError, NotAllowedError, UnavailableError
-from podbroker.airflow import trigger as module
+from podbroker.airflow import follower as module
 from podbroker.airflow._compat import ExecutionMode
+from podbroker.airflow.follower import Follower
 from podbroker.airflow.lines import LinesAway, LineSpec
 from podbroker.airflow.trigger import RemotePodTrigger
 
@@ -198,7 +199,7 @@ def test_a_triggerer_that_was_killed_leaves_a_place_that_is_behind_and_the_next_
 
     async def main():
         with pytest.raises(NotAllowedError):
-            await made._run()
+            await Follower(made).follow()
 
     asyncio.run(main())
     client.script = [s.state(s.S.RUNNING), s.lines("three"), s.end()]
@@ -332,6 +333,23 @@ def test_a_pod_that_succeeded_at_the_last_moment_is_a_success(triggerer, client)
     client.script = [s.state(s.S.RUNNING)]
     client.after_cancel = [s.end()]
     assert triggerer.run(trigger(deadline=time.time()))["status"] == "success"
+
+
+def test_the_event_waits_until_the_scheduler_has_heard_of_the_deferral(triggerer, client, log, monkeypatch):
+    monkeypatch.setattr("podbroker.airflow.trigger.HOLD_SECONDS", 0.5)
+    client.script = [s.state(s.S.RUNNING), s.lines("one"), s.end()]
+    began = time.time()
+    triggerer.run(trigger(began=began))
+    assert time.time() - began >= 0.5
+    assert printed(log) == ["[base] one"]
+
+
+def test_the_first_trigger_of_a_task_asks_for_no_place(triggerer, client, monkeypatch):
+    monkeypatch.setattr("podbroker.airflow.position.FIRST_SECONDS", 60.0)
+    triggerer.xcoms["place"] = {"trigger": 1, "name": NAME, "cursor": "Zm9v", "exact": True}
+    client.script = [s.state(s.S.RUNNING), s.end()]
+    triggerer.run(trigger())
+    assert triggerer.many.followed[0]["cursor"] == b""
 
 
 def test_a_trigger_that_cannot_follow_leaves_it_to_a_worker(triggerer, client, log):

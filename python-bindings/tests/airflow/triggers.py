@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
 
 from podbroker import End
-from podbroker.airflow import trigger as module
+from podbroker.airflow import follower
 from podbroker.airflow.channel import Channel
 from podbroker.airflow.trigger import RemotePodTrigger
 
@@ -70,7 +70,9 @@ class FakeTriggerer:
         self.many = FakeMany(client)
         self.channel = Channel(client=client, many=self.many)
         self.error: Exception | None = None
-        monkeypatch.setattr(module, "channel_of", self._channel_of)
+        monkeypatch.setattr(follower, "channel_of", self._channel_of)
+        monkeypatch.setattr("podbroker.airflow.trigger.HOLD_SECONDS", 0.0)
+        monkeypatch.setattr("podbroker.airflow.position.FIRST_SECONDS", 0.0)
         monkeypatch.setattr("podbroker.airflow.position._ask", self._ask)
         monkeypatch.setattr(RemotePodTrigger, "log", log)
 

@@ -17,7 +17,6 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import (
     PodLaunchTimeoutException,
     PodNotFoundException,
 )
-from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 AIRFLOW_V_3_0_PLUS = not airflow_version.startswith("2.")
 AIRFLOW_V_3_3_PLUS = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 3)
@@ -101,7 +100,6 @@ __all__ = [
     "AirflowTaskTerminated",
     "AirflowTaskTimeout",
     "BaseHook",
-    "BaseTrigger",
     "ExecutionMode",
     "KubernetesPodOperator",
     "PodLaunchFailedException",
@@ -109,7 +107,6 @@ __all__ = [
     "PodNotFoundException",
     "TaskDeferralError",
     "TaskDeferralTimeout",
-    "TriggerEvent",
     "conf",
     "get_task_states",
     "is_log_group_marker",

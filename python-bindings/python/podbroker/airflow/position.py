@@ -28,12 +28,20 @@ KEY = "podbroker_log_place"
 SAVE_SECONDS = 10.0
 """How often the place is kept while lines come: one small write to Airflow's database."""
 
-ANSWER_SECONDS = 2.0
-"""How long a triggerer that is stopped waits for the answer: it is killed after 10, and may have many triggers."""
+READ_SECONDS = 60.0
+"""How long the place is asked for. The first such question of a triggerer has it start an API server within itself,
+which was seen to take 25 s on a busy machine."""
+
+WRITE_SECONDS = 5.0
+"""How long the answer to a write is waited for: a triggerer that is stopped is killed after 10 s."""
+
+FIRST_SECONDS = 3.0
+"""A trigger that begins sooner than this after its task has deferred is the first: another one cannot have begun and
+been stopped. It asks for no place, since Airflow writes an error for an XCom that is not there."""
 
 FRESH_SECONDS = 20.0
-"""A trigger that begins later than this after its task has deferred may have run elsewhere before: Airflow takes more
-than 25 s to notice that a triggerer is gone."""
+"""One that begins later than this may have run elsewhere without leaving a place: Airflow takes more than 25 s to
+notice that a triggerer was killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +68,14 @@ class Position:
         self._saved = b""
         self._saved_at = 0.0
         self._was_saved = False
+        self._writing: asyncio.Task[None] | None = None
 
     async def take_over(self, trigger: Any) -> tuple[bytes, bool]:  # noqa: ANN401 -- a BaseTrigger
         """Give the place where another triggerer stopped, if it was kept, and whether lines may come again."""
-        is_fresh = time.time() - self._began < FRESH_SECONDS
-        place = await self._load(trigger)
+        age = time.time() - self._began
+        place = await self._load(trigger) if age >= FIRST_SECONDS else None
         if place is None:
-            return b"", not is_fresh
+            return b"", age >= FRESH_SECONDS
         self._was_saved = True
         cursor = decoded(place.cursor)
         if place.exact:
@@ -74,22 +83,25 @@ class Position:
             await self._write(trigger, cursor, exact=False)
         return cursor, not (place.exact and cursor)
 
-    async def advance(self, trigger: Any, cursor: bytes) -> None:  # noqa: ANN401
-        """Keep the place now and then; called after each piece of lines."""
+    def advance(self, trigger: Any, cursor: bytes) -> None:  # noqa: ANN401
+        """Keep the place now and then, and wait for nothing; called after each piece of lines."""
         now = time.monotonic()
         if not self._saved_at:
             self._saved_at = now
-        elif now - self._saved_at >= SAVE_SECONDS:
+        elif now - self._saved_at >= SAVE_SECONDS and (self._writing is None or self._writing.done()):
             self._saved_at = now
-            await self._write(trigger, cursor, exact=False)
+            self._writing = asyncio.create_task(self._write(trigger, cursor, exact=False))
 
     async def leave(self, trigger: Any, cursor: bytes) -> None:  # noqa: ANN401
         """Keep the place exactly, because another triggerer goes on."""
         if cursor:
+            # Written after what may still be on its way: the supervisor keeps the order.
             await self._write(trigger, cursor, exact=True)
 
     async def drop(self, trigger: Any) -> None:  # noqa: ANN401
         """Take the place away: the task has gone on."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
         if self._was_saved:
             await _ask("DeleteXCom", trigger)
 
@@ -134,7 +146,8 @@ async def _ask(what: str, trigger: Any, **more: Mapping[str, object]) -> Any:  #
     mapped = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
     which = {"key": KEY, "dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": mapped}
     try:
-        return await asyncio.wait_for(comms.asend(getattr(messages, what)(**which, **more)), ANSWER_SECONDS)
+        seconds = READ_SECONDS if what == "GetXCom" else WRITE_SECONDS
+        return await asyncio.wait_for(comms.asend(getattr(messages, what)(**which, **more)), seconds)
     except Exception as error:  # noqa: BLE001 -- of Airflow's API, its database, or a supervisor that is gone
         trigger.log.debug("The place in the log: %s failed: %r", what, error)
         return None

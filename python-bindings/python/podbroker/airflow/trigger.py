@@ -10,52 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from podbroker import (
-    Event,
-    ExecutionState,
-    InvalidCursorError,
-    LogChunk,
-    NotFoundError,
-    Notice,
-    PodbrokerError,
-    Result,
-    StateChanged,
-    UnavailableError,
-)
-from podbroker.airflow._compat import AIRFLOW_V_3_3_PLUS, BaseTrigger, TriggerEvent
-from podbroker.airflow.channel import channel_of
-from podbroker.airflow.kill import Verdict, state_from_server, verdict_of
-from podbroker.airflow.lines import Lines, LinesAway
-from podbroker.airflow.pods import PodClient, pod_of
-from podbroker.airflow.position import Position, decoded, encoded
-from podbroker.airflow.progress import Progress
-from podbroker.airflow.session import SUPERSEDED
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from podbroker.airflow.channel import Channel
-    from podbroker.watch_many import Follow
+    from podbroker.airflow.follower import Follower
 
 __all__ = ["RemotePodTrigger"]
 
-LINES_AT_ONCE = 50
-"""How many lines are printed until the event loop has its turn: about 5 ms of work for the logging of Airflow."""
-
-CANCEL_SECONDS = 20.0
-"""How long a cancel is tried; Airflow gives a killed trigger 30 s."""
-
-LAST_LINES_SECONDS = 5.0
-"""How long the last lines of a killed task's pod are waited for; with the cancel it stays under Airflow's 30 s."""
-
-LATE_SECONDS = 60.0
-"""How long the end of a pod is waited for that was cancelled because the task took too long: twice a default grace."""
-
-PAUSE_SECONDS = 1.0
-"""Between two calls to a broker that is away; the client itself has backed off before."""
+HOLD_SECONDS = 10.0
+"""How long after the deferral an event is said at the earliest. Airflow fails a task that comes back before its
+scheduler has heard that the worker which deferred has ended (https://github.com/apache/airflow/issues/71580, open in
+3.3), and a supervisor may take 5 s to notice that. May go with the last version that does so. No line is held up."""
 
 
 class RemotePodTrigger(BaseTrigger):
@@ -101,14 +71,7 @@ class RemotePodTrigger(BaseTrigger):
         self.cursor = cursor
         self.deadline = deadline
         self.keep_on_kill = keep_on_kill
-        self._position = Position(name=name, began=began)
-        self._channel: Channel | None = None
-        self._follow: Follow | None = None
-        self._progress: Progress | None = None
-        self._lines: Lines | None = None
-        self._cursor = decoded(cursor)
-        self._may_advance = True
-        self._late_until: float | None = None
+        self._follower: Follower | None = None
         self._fired = False
         self._killed = False
 
@@ -120,222 +83,36 @@ class RemotePodTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Follow the execution to its end, then say so."""
+        follower = await self._made()
         try:
-            payload = await self._run()
+            payload = await follower.follow()
         except Exception as error:  # noqa: BLE001 -- whatever it is, a worker can go on, and the pod is not lost
             self.log.warning("The pod cannot be followed here, a worker goes on with it: %s", error)
-            payload = self._payload("error", message=f"{type(error).__name__}: {error}")
+            payload = follower.failure(error)
+        await asyncio.sleep(max(0.0, self.began + HOLD_SECONDS - time.time()))
         self._fired = True
-        await self._position.drop(self)
+        await follower.done()
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """End the pod, because a user acted on the task (Airflow 3.3 and later)."""
         self._killed = True
-        if self._fired or self.keep_on_kill:
-            return
-        if await self._cancel("The Airflow task was killed while it was deferred"):
-            await self._show_last_lines()
+        if not self._fired and not self.keep_on_kill:
+            await (await self._made()).kill()
 
     async def cleanup(self) -> None:
         """Keep the place for the next triggerer. Below Airflow 3.3 also find out whether the task was killed."""
+        if self._follower is None:
+            return
         try:
-            if not self._fired and not self._killed and not await self._was_killed():
-                await self._position.leave(self, self._cursor)
+            if not self._fired and not self._killed:
+                await self._follower.leave()
         finally:
-            if self._follow is not None:
-                self._follow.close()
+            self._follower.close()
 
-    async def _run(self) -> dict[str, Any]:
-        self._channel = await channel_of(self.podbroker_conn_id)
-        try:
-            self._lines = await asyncio.to_thread(
-                Lines.from_json, self.lines, log=self.log, client=self._pod_client(self._channel)
-            )
-        except LinesAway as error:
-            self.log.warning("The worker prints the lines of the pod at its end, because here %s", error)
-        await self._take_over()
-        self._open(self._cursor)
-        while True:
-            event = await self._next()
-            if event is None:
-                if self._late_until is not None:
-                    return self._payload("timeout", message="The pod has not ended yet")
-                await self._be_late()
-                continue
-            await self._handle(event)
-            progress = self._progress
-            if progress is not None and progress.ended:
-                return self._ending(progress)
-
-    def _pod_client(self, channel: Channel) -> PodClient:
-        """Make what callbacks get; they run in a thread, so it may wait."""
-        client = channel.client
-        return PodClient(
-            read=lambda: pod_of(client.get(self.name, full=True)),
-            cancel=lambda reason: client.cancel(self.name, claim=self.claim, reason=reason),
-        )
-
-    async def _take_over(self) -> None:
-        cursor, may_repeat = await self._position.take_over(self)
-        self._cursor = cursor or self._cursor
-        if may_repeat and self._lines is not None:
-            since = "the last seconds before" if cursor else "the beginning"
-            self.log.warning("Another triggerer may have gone before: lines from %s may come again below", since)
-
-    def _open(self, cursor: bytes) -> None:
-        if self._channel is None:
-            return
-        wanted = self._lines.printer.wanted if self._lines is not None else None
-        many = self._channel.many
-        self._follow = many.follow(self.name, cursor=cursor, logs=wanted is not None, containers=wanted or ())
-
-    async def _next(self) -> Event | None:
-        """Wait for the next event; None when the task has taken too long, or its pod takes too long to end."""
-        if self._follow is None:
-            return None
-        try:
-            until = self._late_until or self.deadline
-            if until is None:
-                return await anext(self._follow)
-            return await asyncio.wait_for(anext(self._follow), max(0.0, until - time.time()))
-        except asyncio.TimeoutError:
-            return None
-        except StopAsyncIteration:
-            message = f"the broker's stream ended without an end of {self.name}"
-            raise UnavailableError(message) from None
-        except InvalidCursorError as error:
-            if not self._cursor:
-                raise
-            self.log.warning("The place in the log that was kept is not valid; lines may be printed again: %s", error)
-            self._cursor = b""
-            self._open(b"")
-            return await self._next()
-
-    async def _handle(self, event: Event) -> None:
-        if self._progress is None:
-            if not isinstance(event, StateChanged):
-                return
-            # Whoever prints nothing says nothing of states either: the worker does, with the lines.
-            printer = self._lines.printer if self._lines is not None else Lines.silent().printer
-            self._progress = Progress(execution=event.execution, printer=printer, log=self.log)
-            if not self._progress.started():
-                self._progress.open_group(f"Waiting for pod {self.pod_name or self.name} to start")
-        if isinstance(event, LogChunk):
-            await self._handle_lines(event, self._progress)
-            return
-        self._progress.handle(event)
-        # A worker that has to go on must find the result, and what is said about it, still ahead.
-        if isinstance(event, Result) or (isinstance(event, Notice) and event.code == "RESULT_MISSING"):
-            self._may_advance = False
-        self._advance(event.cursor)
-
-    async def _handle_lines(self, chunk: LogChunk, progress: Progress) -> None:
-        for begin in range(0, len(chunk.lines), LINES_AT_ONCE):
-            part = chunk.lines[begin : begin + LINES_AT_ONCE]
-            done = begin + len(part)
-            cursor = chunk.cursor if done == len(chunk.lines) else chunk.cursor_after(done)
-            piece = replace(chunk, lines=part)
-            if self._lines is not None and self._lines.has_user_code:
-                await self._in_thread(progress, piece, cursor)
-            else:
-                progress.handle(piece)
-                self._advance(cursor)
-            await asyncio.sleep(0)
-        await self._position.advance(self, self._cursor)
-
-    async def _in_thread(self, progress: Progress, piece: LogChunk, cursor: bytes) -> None:
-        printing = asyncio.ensure_future(asyncio.to_thread(progress.handle, piece))
-        try:
-            await asyncio.shield(printing)
-        except asyncio.CancelledError:
-            # A thread cannot be stopped: what it prints counts as printed.
-            await asyncio.wait([printing])
-            self._advance(cursor)
-            raise
-        self._advance(cursor)
-
-    def _advance(self, cursor: bytes) -> None:
-        # In the middle of a line that comes in pieces there is no place to go on from.
-        if cursor and self._may_advance and (self._lines is None or self._lines.printer.is_between_lines):
-            self._cursor = cursor
-
-    async def _be_late(self) -> None:
-        self._late_until = time.time() + LATE_SECONDS
-        if self._progress is None or self._progress.outcome is None:
-            await self._cancel("The execution_timeout of the Airflow task has passed")
-
-    async def _cancel(self, reason: str) -> bool:
-        """Ask for the execution's end. True when the broker has it."""
-        until = time.monotonic() + CANCEL_SECONDS
-        while True:
-            try:
-                channel = self._channel or await channel_of(self.podbroker_conn_id)
-                await channel.client.cancel_async(self.name, claim=self.claim, reason=reason)
-            except NotFoundError:
-                return True
-            except UnavailableError as error:
-                if time.monotonic() + PAUSE_SECONDS < until:
-                    await asyncio.sleep(PAUSE_SECONDS)
-                    continue
-                self.log.error("Execution %s could not be cancelled and may run on: %s", self.name, error)  # noqa: TRY400
-                return False
-            except PodbrokerError as error:
-                if error.reason == SUPERSEDED:
-                    self.log.info("Execution %s belongs to a later try now: it is not cancelled", self.name)
-                    return True
-                self.log.error("Execution %s could not be cancelled and may run on: %s", self.name, error)  # noqa: TRY400
-                return False
-            self.log.info("Execution %s is being cancelled: %s", self.name, reason)
-            return True
-
-    async def _show_last_lines(self) -> None:
-        self._late_until = time.time() + LAST_LINES_SECONDS
-        try:
-            while self._progress is None or not self._progress.ended:
-                event = await self._next()
-                if event is None:
-                    return
-                await self._handle(event)
-            if self._channel is not None:
-                await self._channel.client.release_async(self.name, claim=self.claim)
-        except PodbrokerError as error:
-            self.log.info("The last lines of the pod are not known: %s", error)
-
-    async def _was_killed(self) -> bool:
-        """Below Airflow 3.3: ask whether a user acted on the task, and end its pod if so."""
-        if AIRFLOW_V_3_3_PLUS or self.keep_on_kill or self.task_instance is None:
-            return False
-        try:
-            state = await asyncio.to_thread(state_from_server, self.task_instance)
-        except Exception as error:  # noqa: BLE001 -- without an answer the pod is left alone
-            self.log.info("The task's state is not known, its pod is left running: %s", error)
-            return False
-        # Of a task that is deferred still, another triggerer goes on with the pod.
-        if verdict_of(state) is not Verdict.CANCEL:
-            return False
-        await self._cancel(f"The Airflow task was killed while it was deferred; its state is {state or 'none'}")
-        return True
-
-    def _ending(self, progress: Progress) -> dict[str, Any]:
-        outcome = progress.outcome
-        succeeded = outcome is not None and outcome.state is ExecutionState.SUCCEEDED
-        if self._late_until is not None and not succeeded:
-            return self._payload("timeout", message="The pod was cancelled: the task's execution_timeout has passed")
-        message = "" if outcome is None else outcome.message
-        return self._payload("success" if succeeded else "failed", message=message or "The pod has ended")
-
-    def _payload(self, status: str, *, message: str) -> dict[str, Any]:
-        progress = self._progress
-        attempt = progress.attempt if progress is not None else None
-        # Where lines are not printed here, the worker prints them, and nothing is done yet.
-        shown = self._lines is not None or self.lines is None
-        complete = shown and progress is not None and progress.ended
-        return {
-            "status": status,
-            "message": message,
-            "name": attempt.pod_name if attempt is not None else self.pod_name,
-            "namespace": attempt.pod_namespace if attempt is not None else self.pod_namespace,
-            "complete": complete,
-            "cursor": "" if complete else encoded(self._cursor if shown else decoded(self.cursor)),
-        }
+    async def _made(self) -> Follower:
+        if self._follower is None:
+            # In a thread: the event loop goes on meanwhile.
+            module = await asyncio.to_thread(import_module, "podbroker.airflow.follower")
+            self._follower = module.Follower(self)
+        return self._follower
