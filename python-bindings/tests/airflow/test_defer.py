@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 import scripted as s
@@ -266,3 +268,13 @@ def test_the_default_is_airflows_option(wanted):
     environment = {**os.environ, "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": wanted}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [wanted]
+
+
+def test_the_example_of_the_page_runs():
+    page = Path(__file__).resolve().parents[3] / "docs" / "airflow.md"
+    (example,) = (
+        code for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if "deferrable" in code
+    )
+    names: dict[str, object] = {}
+    exec(example, names)  # noqa: S102 -- of our own page
+    assert names["task"].deferrable

@@ -10,6 +10,7 @@ import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from podbroker import (
     ExecutionState,
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from podbroker.watch_many import Follow
 
 __all__ = ["Follower"]
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""Who has it may print. The loop runs whoever is ready before it looks at anything else: a hundred triggers that print
+a little each would hold it up as one does that prints much."""
 
 LINES_AT_ONCE = 50
 """How many lines are printed until the event loop has its turn: about 5 ms of work for the logging of Airflow."""
@@ -71,6 +76,8 @@ class Follower:
         self._lines: Lines | None = None
         self._cursor = decoded(trigger.cursor)
         self._may_advance = True
+        # What a cancellation has interrupted: an event, and how many of its lines were printed.
+        self._interrupted: tuple[Event, int] | None = None
         self._late_until: float | None = None
 
     async def kill(self) -> None:
@@ -163,7 +170,17 @@ class Follower:
             self._open(b"")
             return await self._next()
 
-    async def _handle(self, event: Event) -> None:
+    async def _handle(self, event: Event, *, done: int = 0) -> None:
+        self._interrupted = (event, done)
+        if isinstance(event, LogChunk) and self._progress is not None:
+            await self._handle_lines(event, self._progress, done)
+        else:
+            async with _turn():
+                self._handle_now(event)
+                await asyncio.sleep(0)
+        self._interrupted = None
+
+    def _handle_now(self, event: Event) -> None:
         if self._progress is None:
             if not isinstance(event, StateChanged):
                 return
@@ -172,27 +189,31 @@ class Follower:
             self._progress = Progress(execution=event.execution, printer=printer, log=self._log)
             if not self._progress.started():
                 self._progress.open_group(f"Waiting for pod {self._trigger.pod_name or self._name} to start")
-        if isinstance(event, LogChunk):
-            await self._handle_lines(event, self._progress)
-            return
         self._progress.handle(event)
         # A worker that has to go on must find the result, and what is said about it, still ahead.
         if isinstance(event, Result) or (isinstance(event, Notice) and event.code == "RESULT_MISSING"):
             self._may_advance = False
         self._advance(event.cursor)
+        self._interrupted = None
 
-    async def _handle_lines(self, chunk: LogChunk, progress: Progress) -> None:
-        for begin in range(0, len(chunk.lines), LINES_AT_ONCE):
-            part = chunk.lines[begin : begin + LINES_AT_ONCE]
-            done = begin + len(part)
-            cursor = chunk.cursor if done == len(chunk.lines) else chunk.cursor_after(done)
+    async def _handle_lines(self, chunk: LogChunk, progress: Progress, done: int) -> None:
+        while done < len(chunk.lines):
+            part = chunk.lines[done : done + LINES_AT_ONCE]
+            after = done + len(part)
+            cursor = chunk.cursor if after == len(chunk.lines) else chunk.cursor_after(after)
             piece = replace(chunk, lines=part)
             if self._lines is not None and self._lines.has_user_code:
+                # A thread cannot be stopped: what it was given counts as printed.
+                done = after
+                self._interrupted = (chunk, done)
                 await self._in_thread(progress, piece, cursor)
             else:
-                progress.handle(piece)
-                self._advance(cursor)
-            await asyncio.sleep(0)
+                async with _turn():
+                    progress.handle(piece)
+                    self._advance(cursor)
+                    done = after
+                    self._interrupted = (chunk, done)
+                    await asyncio.sleep(0)
         self._position.advance(self._trigger, self._cursor)
 
     async def _in_thread(self, progress: Progress, piece: LogChunk, cursor: bytes) -> None:
@@ -200,7 +221,6 @@ class Follower:
         try:
             await asyncio.shield(printing)
         except asyncio.CancelledError:
-            # A thread cannot be stopped: what it prints counts as printed.
             await asyncio.wait([printing])
             self._advance(cursor)
             raise
@@ -240,6 +260,9 @@ class Follower:
     async def _show_last_lines(self) -> None:
         self._late_until = time.time() + LAST_LINES_SECONDS
         try:
+            if self._interrupted is not None:
+                event, done = self._interrupted
+                await self._handle(event, done=done)
             while self._progress is None or not self._progress.ended:
                 event = await self._next()
                 if event is None:
@@ -287,3 +310,7 @@ class Follower:
             "complete": complete,
             "cursor": "" if complete else encoded(self._cursor if shown else decoded(self._trigger.cursor)),
         }
+
+
+def _turn() -> asyncio.Lock:
+    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
