@@ -104,7 +104,7 @@ def test_synchronous_deferred_and_mapped_tasks_run_together(airflow: Airflow) ->
 
     assert run.finish() == "success", run.states()
     assert (run.value("synchronous"), run.value("deferred")) == (1, 2)
-    for index in range(8):
+    for index in range(4):
         lines = run.log("mapped", map_index=index)
         assert sum(line.endswith(f"] line of {index}") for line in lines) == 1, lines
 

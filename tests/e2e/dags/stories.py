@@ -85,6 +85,6 @@ with DAG(dag_id="together", schedule=None) as TOGETHER:
     )
     # They outlast the workers that start them all at once on two cores; see trigger.HOLD_SECONDS.
     mapped = RemotePodOperator.partial(task_id="mapped", deferrable=True, **common).expand(
-        arguments=[[f"echo line of {i}; sleep 20; echo {i} > /airflow/xcom/return.json"] for i in range(8)]
+        arguments=[[f"echo line of {i}; sleep 20; echo {i} > /airflow/xcom/return.json"] for i in range(4)]
     )
     [synchronous, deferred] >> mapped

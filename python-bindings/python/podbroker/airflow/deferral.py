@@ -187,7 +187,7 @@ class Deferrable(LifeCycle):
             checkpoint=lambda: self._checkpoint(context),
         )
         self._pump(until=follow.over)
-        self.__dict__["_printer"] = silent.printer
+        self._printer = silent.printer
         outcome = follow.outcome
         if outcome is not None:
             failed = outcome.state is not ExecutionState.SUCCEEDED

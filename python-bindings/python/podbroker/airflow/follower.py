@@ -17,13 +17,12 @@ from podbroker import (
     InvalidCursorError,
     LogChunk,
     NotFoundError,
-    Notice,
     PodbrokerError,
-    Result,
     StateChanged,
     UnavailableError,
 )
 from podbroker.airflow._compat import AIRFLOW_V_3_3_PLUS
+from podbroker.airflow.backlog import ROOM, drained
 from podbroker.airflow.channel import channel_of
 from podbroker.airflow.kill import Verdict, state_from_server, verdict_of
 from podbroker.airflow.lines import Lines, LinesAway
@@ -53,6 +52,12 @@ CANCEL_SECONDS = 20.0
 LAST_LINES_SECONDS = 5.0
 """How long the last lines of a killed task's pod are waited for; with the cancel it stays under Airflow's 30 s."""
 
+READ_SECONDS = 60.0
+"""How long Airflow's supervisor may take to read the lines; then more are printed, or the task goes on, without it."""
+
+LEAVE_SECONDS = 3.0
+"""The same for a triggerer that is stopped: it is killed after 10."""
+
 LATE_SECONDS = 60.0
 """How long the end of a pod is waited for that was cancelled because the task took too long: twice a default grace."""
 
@@ -75,7 +80,6 @@ class Follower:
         self._progress: Progress | None = None
         self._lines: Lines | None = None
         self._cursor = decoded(trigger.cursor)
-        self._may_advance = True
         # What a cancellation has interrupted: an event, and how many of its lines were printed.
         self._interrupted: tuple[Event, int] | None = None
         self._late_until: float | None = None
@@ -84,15 +88,18 @@ class Follower:
         """End the pod, and show its last lines."""
         if await self._cancel("The Airflow task was killed while it was deferred"):
             await self._show_last_lines()
+        await drained(to=0, seconds=LAST_LINES_SECONDS)
 
     async def done(self) -> None:
-        """Take away what was kept for another triggerer."""
+        """See to it that all lines are in the task's log; take away what was kept for another triggerer."""
+        await drained(to=0, seconds=READ_SECONDS)
         await self._position.drop(self._trigger)
 
     async def leave(self) -> None:
         """Keep the place for another triggerer. Below Airflow 3.3 also find out whether the task was killed."""
         if not await self._was_killed():
             await self._position.leave(self._trigger, self._cursor)
+            await drained(to=0, seconds=LEAVE_SECONDS)
 
     def close(self) -> None:
         """Follow no longer. The execution runs on."""
@@ -190,10 +197,7 @@ class Follower:
             if not self._progress.started():
                 self._progress.open_group(f"Waiting for pod {self._trigger.pod_name or self._name} to start")
         self._progress.handle(event)
-        # A worker that has to go on must find the result, and what is said about it, still ahead.
-        if isinstance(event, Result) or (isinstance(event, Notice) and event.code == "RESULT_MISSING"):
-            self._may_advance = False
-        self._advance(event.cursor)
+        self._advance(self._progress, event, event.cursor)
         self._interrupted = None
 
     async def _handle_lines(self, chunk: LogChunk, progress: Progress, done: int) -> None:
@@ -209,8 +213,9 @@ class Follower:
                 await self._in_thread(progress, piece, cursor)
             else:
                 async with _turn():
+                    await drained(to=ROOM, seconds=READ_SECONDS)
                     progress.handle(piece)
-                    self._advance(cursor)
+                    self._advance(progress, piece, cursor)
                     done = after
                     self._interrupted = (chunk, done)
                     await asyncio.sleep(0)
@@ -222,13 +227,12 @@ class Follower:
             await asyncio.shield(printing)
         except asyncio.CancelledError:
             await asyncio.wait([printing])
-            self._advance(cursor)
+            self._advance(progress, piece, cursor)
             raise
-        self._advance(cursor)
+        self._advance(progress, piece, cursor)
 
-    def _advance(self, cursor: bytes) -> None:
-        # In the middle of a line that comes in pieces there is no place to go on from.
-        if cursor and self._may_advance and (self._lines is None or self._lines.printer.is_between_lines):
+    def _advance(self, progress: Progress, event: Event, cursor: bytes) -> None:
+        if progress.may_resume_after(event) and cursor:
             self._cursor = cursor
 
     async def _be_late(self) -> None:
@@ -261,8 +265,8 @@ class Follower:
         self._late_until = time.time() + LAST_LINES_SECONDS
         try:
             if self._interrupted is not None:
-                event, done = self._interrupted
-                await self._handle(event, done=done)
+                interrupted, done = self._interrupted
+                await self._handle(interrupted, done=done)
             while self._progress is None or not self._progress.ended:
                 event = await self._next()
                 if event is None:

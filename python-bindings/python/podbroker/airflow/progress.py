@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress"]
 
+RESULT_MISSING = "RESULT_MISSING"
+"""The code of the notice that a pod wrote no result."""
+
 
 class Progress:
     """One execution on its way to its end."""
@@ -43,6 +46,7 @@ class Progress:
         self.result: Result | None = None
         self.result_missing = False
         self.ended = False
+        self._has_result = False
 
     @property
     def outcome(self) -> Outcome | None:
@@ -67,6 +71,16 @@ class Progress:
     def over(self) -> bool:
         """Tell whether everything was sent."""
         return self.ended
+
+    def may_resume_after(self, event: Event) -> bool:
+        """Tell whether another process may go on after an event that was handled.
+
+        It could not print the rest of a line that was half read, and it must find the result, and what is said about
+        it, still ahead.
+        """
+        if isinstance(event, Result) or (isinstance(event, Notice) and event.code == RESULT_MISSING):
+            self._has_result = True
+        return not self._has_result and self._printer.is_between_lines
 
     def open_group(self, title: str) -> None:
         """Begin a part of the log that folds."""
@@ -107,7 +121,7 @@ class Progress:
             case LogStreamEnd():
                 self._printer.end_of(event)
             case Notice(code=code):
-                self.result_missing = self.result_missing or code == "RESULT_MISSING"
+                self.result_missing = self.result_missing or code == RESULT_MISSING
                 self._printer.notice(event)
 
     def _update(self, execution: Execution) -> None:

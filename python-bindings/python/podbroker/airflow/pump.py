@@ -72,12 +72,13 @@ class Pump(Progress):
         self._open_watch = open_watch
         self._begun_at = cursor
         self._watch = open_watch(cursor)
+        self._place = cursor
         self._checkpoint = checkpoint
 
     @property
     def cursor(self) -> bytes:
-        """The position after everything that was handled."""
-        return self._watch.cursor
+        """The position from which another process may go on."""
+        return self._place
 
     def run(self, until: Callable[[], bool], *, seconds: float | None = None) -> bool:
         """Handle events until the predicate holds. False when ``seconds`` passed first."""
@@ -92,6 +93,8 @@ class Pump(Progress):
             event = self._next(wait)
             if event is not None:
                 self.handle(event)
+                if self.may_resume_after(event):
+                    self._place = self._watch.cursor
         return True
 
     def wake(self) -> None:
