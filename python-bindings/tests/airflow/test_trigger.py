@@ -242,7 +242,7 @@ def test_a_user_who_kills_a_deferred_task_ends_its_pod_and_sees_its_last_lines(t
 
 
 def test_a_kill_waits_for_the_last_lines_only_so_long(triggerer, client, monkeypatch):
-    monkeypatch.setattr(module, "LAST_LINES_SECONDS", 0.05)
+    monkeypatch.setattr(module, "KILL_SECONDS", 0.05)
     client.script = [s.state(s.S.RUNNING)]
     triggerer.stop(trigger(), kill=True)
     assert client.did("cancel")
@@ -269,7 +269,7 @@ def test_a_kill_after_the_event_changes_nothing(triggerer, client):
 
 def test_a_cancel_is_tried_again_while_the_broker_is_away(triggerer, client, monkeypatch):
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(module, "LAST_LINES_SECONDS", 0.0)
+    monkeypatch.setattr(module, "KILL_SECONDS", 0.5)
     cancel, refusals = client.cancel, [UnavailableError("away"), UnavailableError("away")]
 
     def refuse(*args, **kwargs):

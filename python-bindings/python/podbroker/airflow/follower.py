@@ -47,10 +47,10 @@ LINES_AT_ONCE = 50
 """How many lines are printed until the event loop has its turn: about 5 ms of work for the logging of Airflow."""
 
 CANCEL_SECONDS = 20.0
-"""How long a cancel is tried; Airflow gives a killed trigger 30 s."""
+"""How long a cancel is tried, of the time of a kill."""
 
-LAST_LINES_SECONDS = 5.0
-"""How long the last lines of a killed task's pod are waited for; with the cancel it stays under Airflow's 30 s."""
+KILL_SECONDS = 25.0
+"""How long a kill takes at most, with the pod's last lines and their reading: Airflow gives it 30 s."""
 
 READ_SECONDS = 60.0
 """How long Airflow's supervisor may take to read the lines; then more are printed, or the task goes on, without it."""
@@ -86,9 +86,10 @@ class Follower:
 
     async def kill(self) -> None:
         """End the pod, and show its last lines."""
+        until = time.time() + KILL_SECONDS
         if await self._cancel("The Airflow task was killed while it was deferred"):
-            await self._show_last_lines()
-        await drained(to=0, seconds=LAST_LINES_SECONDS)
+            await self._show_last_lines(until)
+        await drained(to=0, seconds=max(LEAVE_SECONDS, until - time.time()))
 
     async def done(self) -> None:
         """See to it that all lines are in the task's log; take away what was kept for another triggerer."""
@@ -261,8 +262,8 @@ class Follower:
             self._log.info("Execution %s is being cancelled: %s", self._name, reason)
             return True
 
-    async def _show_last_lines(self) -> None:
-        self._late_until = time.time() + LAST_LINES_SECONDS
+    async def _show_last_lines(self, until: float) -> None:
+        self._late_until = until
         try:
             if self._interrupted is not None:
                 interrupted, done = self._interrupted
