@@ -120,6 +120,7 @@ def test_execution_timeout_is_the_deadline_of_the_trigger(make, client, context,
     with pytest.raises(AirflowTaskTimeout):
         resume(make(**arguments), context, deferred, event)
     assert {call[:2] for call in client.did("cancel")} == {(OWN, "claim")}
+    assert client.did("release") == [(OWN, "claim")]
 
 
 def test_a_trigger_that_airflow_has_timed_out_takes_the_pod_with_it(make, client, context):
@@ -224,6 +225,16 @@ def test_an_execution_that_is_gone_at_the_reentry_fails_the_task(make, client, c
     client.known.clear()
     with pytest.raises(ex.RemotePodLost):
         resume(make(deferrable=True), context, deferred, event)
+
+
+def test_a_pod_that_cannot_be_read_any_more_is_settled_by_its_name(make, client, context, triggerer, monkeypatch):
+    deferred = defer(make(deferrable=True), context)
+    client.script = [s.state(s.S.RUNNING), s.end()]
+    event = triggerer.run(deferred.trigger)
+    monkeypatch.setattr("podbroker.airflow.lifecycle.pod_of", lambda _: None)
+    client.script = [s.end()]
+    assert resume(make(deferrable=True), context, deferred, event) is None
+    assert client.did("release")
 
 
 def test_on_kill_action_keep_pod_is_told_to_the_trigger(make, context):

@@ -19,6 +19,7 @@ from podbroker.airflow.failure import why
 from podbroker.airflow.lifecycle import LifeCycle
 from podbroker.airflow.lines import SILENT, Lines, LinesAway, LineSpec
 from podbroker.airflow.logs import LAST_LINES
+from podbroker.airflow.pods import named_pod
 from podbroker.airflow.position import decoded, encoded
 from podbroker.airflow.pump import Pump
 from podbroker.airflow.session import Session
@@ -82,10 +83,12 @@ class Deferrable(LifeCycle):
             else:
                 self._find(context)
             known = self._known()
-            self.pod = self.remote_pod = self._read_pod()
+            self.remote_pod = self._read_pod()
+            self.pod = self.remote_pod or named_pod(event.get("name", ""), event.get("namespace", ""))
             self._call_back("on_operator_resuming", context, fresh_pod=True, event=event)
-            status = event.get("status")
-            if status == "timeout":
+            if event.get("status") == "timeout":
+                if event.get("complete") and self._session is not None:
+                    self._session.release()
                 message = f"Pod {event.get('name')} was cancelled: the execution_timeout of the task has passed"
                 raise AirflowTaskTimeout(message)
             if event.get("complete"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from podbroker import Execution
 
-__all__ = ["PodClient", "manifest_of", "pod_of"]
+__all__ = ["PodClient", "manifest_of", "named_pod", "pod_of"]
 
 
 def manifest_of(pod: k8s.V1Pod) -> dict[str, Any]:
@@ -36,6 +36,11 @@ def pod_of(execution: Execution | None) -> k8s.V1Pod | None:
     if execution is None or not execution.pod_json:
         return None
     return PodGenerator.deserialize_model_dict(json.loads(execution.pod_json))
+
+
+def named_pod(name: str, namespace: str) -> k8s.V1Pod:
+    """Stand in for a pod that cannot be read any more."""
+    return PodGenerator.deserialize_model_dict({"metadata": {"name": name, "namespace": namespace or None}})
 
 
 class PodClient:
