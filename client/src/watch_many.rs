@@ -1,6 +1,7 @@
 //! Many watches over one stream, for triggerers and schedulers.
 //!
-//! A [`Follower`] adds and removes executions at any time; [`WatchMany::next`] hands out what happens to all of them.
+//! A [`Follower`] adds and removes executions at any time, as whoever owns the [`WatchMany`] may do itself;
+//! [`WatchMany::next`] hands out what happens to all of them.
 //! Each execution is resumed as a [`Watch`](crate::Watch) is, and one that the broker cannot follow now is added again
 //! later. All work is done inside `next`: there is no task behind it, so a caller that does not read holds the broker back.
 
@@ -205,7 +206,8 @@ impl WatchMany {
         None
     }
 
-    fn add(&mut self, mut request: proto::WatchExecutionRequest) {
+    /// Follows one more, as [`Follower::add`] does.
+    pub fn add(&mut self, mut request: proto::WatchExecutionRequest) {
         if let Some(options) = &mut request.options {
             // The end of one that is not followed to its end could not be told from its absence.
             options.no_follow = false;
@@ -223,7 +225,8 @@ impl WatchMany {
         self.members.insert(name, Member { position, backoff: Backoff::default(), again_at: None });
     }
 
-    fn remove(&mut self, name: String) {
+    /// Follows this one no longer, as [`Follower::remove`] does.
+    pub fn remove(&mut self, name: String) {
         if let Some(member) = self.members.remove(&name) {
             if let Some(at) = member.again_at {
                 self.waiting.remove(&(at, name.clone()));

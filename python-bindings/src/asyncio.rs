@@ -30,13 +30,14 @@ pub(crate) fn future<'py>(
     work: impl Future<Output = Convert> + Send + 'static,
 ) -> PyResult<Bound<'py, PyAny>> {
     static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    leave_at_exit(py)?;
     let event_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0()?;
     let future = event_loop.call_method0("create_future")?;
     let (event_loop, handed) = (event_loop.unbind(), future.clone().unbind());
     let task = process.runtime(py)?.spawn(async move {
         let convert = work.await;
         // Nobody waits any more if the interpreter is going down, or if the loop is closed.
-        let _ = Python::try_attach(|py| -> PyResult<()> {
+        let _ = process.attach(|py| -> PyResult<()> {
             let delivery = Bound::new(py, Delivery { future: handed, convert: Mutex::new(Some(convert)) })?;
             event_loop.bind(py).call_method1("call_soon_threadsafe", (delivery,))?;
             Ok(())
@@ -45,6 +46,25 @@ pub(crate) fn future<'py>(
     let ending = Ending { task: process.own(task.abort_handle()) };
     future.call_method1("add_done_callback", (ending,))?;
     Ok(future)
+}
+
+/// Has the way down of the interpreter wait for those who hand something over; once, also for forked children.
+fn leave_at_exit(py: Python<'_>) -> PyResult<()> {
+    static REGISTERED: PyOnceLock<()> = PyOnceLock::new();
+    REGISTERED.get_or_try_init(py, || py.import("atexit")?.call_method1("register", (Leaving,)).map(|_| ()))?;
+    Ok(())
+}
+
+/// Called when the interpreter begins to go down.
+#[pyclass(frozen)]
+struct Leaving;
+
+#[pymethods]
+impl Leaving {
+    #[expect(clippy::unused_self, reason = "what Python calls is an object")]
+    fn __call__(&self, py: Python<'_>) {
+        Process::current(py).leave_interpreter(py);
+    }
 }
 
 /// Called in the loop's thread: sets the result.

@@ -15,6 +15,7 @@ use crate::error::to_exception;
 use crate::process::{Owned, Process};
 use crate::request::{self, Arguments, Group, Policies, Target};
 use crate::watch::Watch;
+use crate::watch_many::WatchMany;
 
 /// A client of one broker. Its connections are made, and after a fork made anew, when they are needed.
 #[pyclass(frozen, module = "podbroker._core")]
@@ -189,5 +190,11 @@ impl Client {
         let request = proto::WatchExecutionRequest { name, cursor, options: Some(options) };
         let retry_for = retry_for.map(|limit| request::seconds("retry_for", limit)).transpose()?;
         Ok(Watch::new(slf, request, retry_for))
+    }
+
+    #[pyo3(signature = (*, retry_for))]
+    fn watch_many(slf: Py<Self>, retry_for: Option<f64>) -> PyResult<WatchMany> {
+        let retry_for = retry_for.map(|limit| request::seconds("retry_for", limit)).transpose()?;
+        Ok(WatchMany::new(slf, retry_for))
     }
 }

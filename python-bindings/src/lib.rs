@@ -18,6 +18,7 @@ mod process;
 mod request;
 mod wait;
 mod watch;
+mod watch_many;
 
 /// The native module.
 #[pyo3::pymodule]
@@ -30,6 +31,8 @@ mod _core {
     use crate::client::Client;
     #[pymodule_export]
     use crate::watch::Watch;
+    #[pymodule_export]
+    use crate::watch_many::WatchMany;
 
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {

@@ -6,7 +6,7 @@
 //! The runtime's threads block all signals, so that the system hands each signal to a thread of Python.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use podbroker_client::Settings;
@@ -25,6 +25,14 @@ pub(crate) struct Process {
     id: u32,
     runtime: OnceLock<Runtime>,
     clients: Mutex<HashMap<Settings, Weak<podbroker_client::Client>>>,
+    /// Held to read while a thread of the runtime is attached to the interpreter.
+    interpreter: RwLock<Interpreter>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Interpreter {
+    Running,
+    GoingDown,
 }
 
 impl Process {
@@ -39,6 +47,7 @@ impl Process {
                     id: std::process::id(),
                     runtime: OnceLock::new(),
                     clients: Mutex::default(),
+                    interpreter: RwLock::new(Interpreter::Running),
                 }));
                 *current = Some(process);
                 process
@@ -69,6 +78,25 @@ impl Process {
         })
         .map_err(|cause| PyRuntimeError::new_err(format!("no threads for the connections: {cause}")))?;
         Ok(self.runtime.get_or_init(|| runtime))
+    }
+
+    /// Runs in a thread of the runtime, attached to the interpreter. None: the interpreter goes down.
+    ///
+    /// A thread that waits for the interpreter when it is taken down never gets it, and Python 3.11 ends the process
+    /// because of that; so the way down waits for those that are inside, and lets nobody in after.
+    pub(crate) fn attach<T>(&self, work: impl for<'py> FnOnce(Python<'py>) -> T) -> Option<T> {
+        let interpreter = self.interpreter.read().unwrap_or_else(PoisonError::into_inner);
+        if *interpreter == Interpreter::GoingDown {
+            return None;
+        }
+        Python::try_attach(work)
+    }
+
+    /// Waits for the threads of the runtime that are attached; none is afterwards.
+    pub(crate) fn leave_interpreter(&self, py: Python<'_>) {
+        py.detach(|| {
+            *self.interpreter.write().unwrap_or_else(PoisonError::into_inner) = Interpreter::GoingDown;
+        });
     }
 
     /// A client with these settings; all that have the same ones share its connections.

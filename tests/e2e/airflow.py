@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 START_LIMIT: Final = 300.0
 FINAL: Final = frozenset({"success", "failed"})
 PARTS: Final = ("api-server", "scheduler", "dag-processor")
+TRIGGERER: Final = "triggerer"
 
 
 @dataclass(kw_only=True)
@@ -42,12 +44,15 @@ class Airflow:
     """The broker's address, for the connection `podbroker_default`."""
     target: str
     environment: dict[str, str] = field(default_factory=dict)
+    triggerers: int = 0
+    """How many there are; without one, no task can defer."""
 
     def __post_init__(self) -> None:
         """Nothing runs yet."""
         self._port = free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._token = ""
+        self._triggerers_made = 0
 
     def __enter__(self) -> Self:
         """Makes the database and starts all parts."""
@@ -55,6 +60,8 @@ class Airflow:
             self._run("db", "migrate")
             for part in PARTS:
                 self._start(part)
+            for _ in range(self.triggerers):
+                self.add_triggerer()
             wait_for("Airflow to be healthy", self._is_healthy, within=START_LIMIT, every=0.2)
         except BaseException:
             self.__exit__(None, None, None)
@@ -75,6 +82,27 @@ class Airflow:
                 # A part that hangs takes its children along: it leads a session of its own.
                 os.killpg(process.pid, 9)
                 process.wait()
+
+    def add_triggerer(self) -> str:
+        """Starts a triggerer beside those that run, and gives its name."""
+        self._triggerers_made += 1
+        name = f"{TRIGGERER}-{self._triggerers_made}"
+        self._start(name, TRIGGERER)
+        return name
+
+    @property
+    def triggerer_names(self) -> list[str]:
+        """Those that run."""
+        return [name for name in self._processes if name.startswith(TRIGGERER)]
+
+    def end(self, part: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ends a part with a signal: SIGTERM as whoever stops it does, SIGKILL for all of its processes at once."""
+        process = self._processes.pop(part)
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        process.wait(timeout=60)
 
     def trigger(self, dag: str, *, conf: dict[str, Any] | None = None) -> Run:
         """Starts a run of a DAG, once the DAG is known."""
@@ -143,10 +171,10 @@ class Airflow:
             command = [sys.executable, "-m", "airflow", *arguments]
             subprocess.run(command, env=self.variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
 
-    def _start(self, part: str) -> None:
+    def _start(self, part: str, command: str = "") -> None:
         with (self.folder / f"{part}.log").open("ab") as log:
             self._processes[part] = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "airflow", part],
+                ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "airflow", command or part],
                 env=self.variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -162,7 +190,8 @@ class Airflow:
             health = self._request("GET", "api/v2/monitor/health", None)
         except (urllib.error.URLError, OSError):
             return False
-        return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
+        parts = ["metadatabase", "scheduler", "dag_processor", *([TRIGGERER] if self.triggerers else [])]
+        return all(health[part]["status"] == "healthy" for part in parts)
 
     def _is_known(self, dag: str) -> bool:
         if errors := self.import_errors():
@@ -213,6 +242,16 @@ class Run:
         answer: dict[str, Any] = self.airflow.call("GET", self._path("taskInstances", task))
         return answer
 
+    def states(self) -> dict[str, str]:
+        """The states of its tasks, by task and map index."""
+        tasks = self.airflow.call("GET", self._path("taskInstances"))["task_instances"]
+        return {f"{one['task_id']}[{one['map_index']}]": str(one["state"]) for one in tasks}
+
+    def clear(self, task: str) -> None:
+        """Does what a person does who clears a task in the user interface."""
+        body = {"dry_run": False, "task_ids": [task], "dag_run_id": self.run, "only_failed": False}
+        self.airflow.call("POST", f"dags/{self.dag}/clearTaskInstances", body)
+
     def set_state(self, task: str, state: str) -> None:
         """Does what a person does who marks a task in the user interface."""
         self.airflow.call("PATCH", self._path("taskInstances", task), {"new_state": state})
@@ -221,15 +260,27 @@ class Run:
         """What a task handed back."""
         return self.airflow.call("GET", self._path("taskInstances", task, "xcomEntries", key))["value"]
 
-    def log(self, task: str, attempt: int = 1) -> list[str]:
-        """The lines of the task's log, as the worker wrote them."""
-        file = self.airflow.folder / f"logs/dag_id={self.dag}/run_id={self.run}/task_id={task}/attempt={attempt}.log"
-        if not file.exists():
-            return []
+    def log(self, task: str, attempt: int = 1, *, map_index: int | None = None) -> list[str]:
+        """The lines of the task's log, as worker and triggerers wrote them, in the order of their times."""
+        mapped = f"/map_index={map_index}" if map_index is not None else ""
+        folder = self.airflow.folder / f"logs/dag_id={self.dag}/run_id={self.run}/task_id={task}{mapped}"
+        lines: list[tuple[str, str]] = []
+        for file in sorted(folder.glob(f"attempt={attempt}.log*")):
+            lines += self._lines(file)
+        return [text for _, text in sorted(lines, key=lambda line: line[0])]
+
+    def printed(self, task: str, attempt: int = 1) -> str:
+        """All that worker and triggerers wrote, as it stands in their files."""
+        folder = self.airflow.folder / f"logs/dag_id={self.dag}/run_id={self.run}/task_id={task}"
+        return "\n".join(file.read_text(errors="replace") for file in sorted(folder.glob(f"attempt={attempt}.log*")))
+
+    @staticmethod
+    def _lines(file: Path) -> list[tuple[str, str]]:
         lines = []
         for line in file.read_text(errors="replace").splitlines():
             try:
-                lines.append(str(json.loads(line)["event"]))
+                entry = json.loads(line)
+                lines.append((str(entry["timestamp"]), str(entry["event"])))
             except (ValueError, KeyError):
                 # A line that is being written.
                 continue

@@ -65,6 +65,20 @@ async fn executions_are_followed_to_their_ends_over_one_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_owns_it_adds_and_removes_by_itself() {
+    let broker = broker(vec![vec![vec![], vec![of("b", state("b1", Running))], vec![of("b", end("b2"))]]]);
+    let (_follower, mut watch) = broker.client().watch_many();
+    watch.add(add("a"));
+    watch.add(add("b"));
+    assert_eq!(next(&mut watch).await.unwrap(), "b b1");
+    watch.remove("a".to_owned());
+    assert_eq!(next(&mut watch).await.unwrap(), "b b2");
+    let mut told = asked(&broker);
+    told.sort();
+    assert_eq!(told, ["+a ", "+b ", "-a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_execution_is_resumed_by_its_own_cursor() {
     let gone = || Err(Status::unavailable("going away"));
     let broker = broker(vec![

@@ -1,4 +1,5 @@
-# The native module, checked against the real one by mypy.stubtest. Private: `client` and `watch` are its only users.
+# The native module, checked against the real one by mypy.stubtest. Private: `client`, `watch` and `watch_many` are its
+# only users.
 
 import asyncio
 import os
@@ -7,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, final
 
 from podbroker.event import Event
+from podbroker.exceptions import PodbrokerError
 from podbroker.execution import Execution, ExecutionPage, ExecutionState, Group, Policies, Submission
 from podbroker.target import Check, ServerInfo, Target, TargetPlace
 
-__all__ = ["Call", "Checks", "Client", "Watch", "__version__"]
+__all__ = ["Call", "Checks", "Client", "Watch", "WatchMany", "__version__"]
 
 __version__: str
 
@@ -79,6 +81,7 @@ class Client:
         follow: bool,
         retry_for: float | None,
     ) -> Watch: ...
+    def watch_many(self, *, retry_for: float | None) -> WatchMany: ...
 
 @final
 class Watch:
@@ -91,6 +94,14 @@ class Watch:
     def ready(self) -> asyncio.Future[None]: ...
     def take(self) -> Event | None: ...
     def wake(self) -> None: ...
+    def close(self) -> None: ...
+
+@final
+class WatchMany:
+    def add(self, *, name: str, cursor: bytes, logs: bool, containers: list[str]) -> None: ...
+    def remove(self, *, name: str) -> None: ...
+    def ready(self) -> asyncio.Future[None]: ...
+    def take(self) -> list[tuple[str, Event | PodbrokerError]]: ...
     def close(self) -> None: ...
 
 @final

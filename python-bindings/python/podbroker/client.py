@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from podbroker.execution import Execution, ExecutionPage, ExecutionState, Group, Policies, Submission
     from podbroker.target import ServerInfo, Target, TargetPlace
+    from podbroker.watch_many import WatchMany
 
 __all__ = ["Client"]
 
@@ -355,6 +356,18 @@ class Client:
                 retry_for=retry_for,
             )
         )
+
+    def watch_many(self, *, retry_for: float | None = None) -> WatchMany:
+        """Follow many executions over one stream, from one event loop.
+
+        Args:
+            retry_for: Seconds without contact after which whoever follows gets UnavailableError. None: never.
+
+        """
+        # A process that follows one execution needs no asyncio, and importing it takes longer than all of this package.
+        from podbroker.watch_many import WatchMany
+
+        return WatchMany(lambda: self._core.watch_many(retry_for=retry_for), self.watch)
 
 
 def _manifest(pod: Mapping[str, Any] | str | bytes) -> bytes:

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import pytest
 from scripted import FakeClient, RecordingLog, make_context
+from triggers import FakeTriggerer
 
 from podbroker.airflow._compat import KubernetesPodOperator
 from podbroker.airflow.hook import PodbrokerHook
@@ -79,3 +80,9 @@ def _for_installed_provider(arguments: dict[str, object]) -> dict[str, object]:
     if "durable" in arguments and "durable" not in UPSTREAM:
         arguments = {("reattach_on_restart" if name == "durable" else name): each for name, each in arguments.items()}
     return arguments
+
+
+@pytest.fixture
+def triggerer(client: FakeClient, log: RecordingLog, monkeypatch: pytest.MonkeyPatch) -> FakeTriggerer:
+    """Runs triggers over the scripted client."""
+    return FakeTriggerer(client, log, monkeypatch)

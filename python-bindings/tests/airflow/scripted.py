@@ -386,6 +386,17 @@ class FakeClient:
             raise self.release_error
         return self.known.get(name, execution())
 
+    async def get_async(self, name: str, *, full: bool = False) -> Execution:
+        return self.get(name, full=full)
+
+    async def cancel_async(self, name: str, *, claim: str = "", reason: str = "") -> Execution:
+        execution = self.cancel(name, claim=claim, reason=reason)
+        self.script.extend(self.after_cancel)
+        return execution
+
+    async def release_async(self, name: str, *, claim: str = "") -> Execution:
+        return self.release(name, claim=claim)
+
 
 def cancelled_intent() -> CancelIntent:
     return CancelIntent(requested_by="x", reason="", failure_class=FailureClass.CANCELLED_BY_CALLER, request_time=NOW)

@@ -8,6 +8,7 @@ import json
 
 import pytest
 import scripted as s
+from airflow.sdk.exceptions import TaskDeferred
 from chains import PLACE, ROLE, target
 from versions import DAG, Connection
 
@@ -16,6 +17,7 @@ from podbroker.airflow import EksPodOperator, RemotePodOperator
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import AirflowException, AirflowNotFoundException, BaseHook
 from podbroker.airflow.hook import PodbrokerHook
+from podbroker.airflow.trigger import RemotePodTrigger
 from podbroker.exceptions import FieldViolation, InvalidRequestError, InvalidSpecError, NotFoundError, UnavailableError
 
 SECRETS = ("AKIAEXAMPLEKEY", "s3cr3t-access-key", "s3cr3t-session-token", "s3cr3t-external-id")
@@ -199,9 +201,10 @@ def test_what_makes_no_sense_here_is_refused(eks, name):
         eks(**{name: "x"})
 
 
-def test_deferring_is_refused(eks):
-    with pytest.raises(ValueError, match="deferrable=True"):
-        eks(deferrable=True)
+def test_it_defers_as_remote_pod_operator_does(eks, context):
+    with pytest.raises(TaskDeferred) as caught:
+        eks(deferrable=True).execute(context)
+    assert isinstance(caught.value.trigger, RemotePodTrigger)
 
 
 def test_the_template_fields_are_amazons_and_ours_in_one_order():

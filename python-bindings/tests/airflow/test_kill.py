@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import threading
@@ -112,6 +113,17 @@ def test_after_a_drain_the_next_process_goes_on_after_the_last_line(make, client
     assert [watched["cursor"] for watched in client.watched] == [b"", b"after one"]
     assert [text for text in log.lines if text.startswith("[base]")] == ["[base] one", "[base] two"]
     assert len(client.known) == 1
+
+
+@pytest.mark.parametrize(
+    "event", [s.result(b"1"), s.notice("RESULT_MISSING", "no file"), s.lines(s.line("be", partial=True))]
+)
+def test_a_drain_keeps_a_place_before_what_the_next_process_must_see_whole(make, client, context, event):
+    first = make(do_xcom_push=True)
+    client.script = [s.state(s.S.RUNNING), s.lines("one", cursor=b"after one"), event, first.on_kill]
+    with pytest.raises(AirflowRescheduleException):
+        first.execute(context)
+    assert context["task_state_store"][POSITION_KEY]["cursor"] == base64.b64encode(b"after one").decode()
 
 
 def test_a_kept_place_that_the_broker_does_not_take_costs_repeated_lines_only(make, client, context, log):

@@ -103,3 +103,10 @@ def test_a_target_is_a_name_or_some_of_its_parts():
     for wrong in ({"clusters": "c"}, {}, {"cluster": ""}):
         with pytest.raises(ValueError, match="target"):
             target_selector(wrong)
+
+
+def test_a_try_that_kept_the_id_of_the_try_before_has_an_execution_of_its_own():
+    """Airflow's scheduler lets a task try again under the same id when it fails it in the queue."""
+    first, second = (execution_id(s.make_context(try_number=number), deployment_id="airflow") for number in (1, 2))
+    assert first != second
+    assert second.startswith(first)

@@ -117,24 +117,6 @@ def test_it_is_a_kubernetes_pod_operator(make):
     assert {"target", "podbroker_conn_id", "deployment_id"} <= set(operator.template_fields)
 
 
-def test_deferring_is_refused(make, context):
-    with pytest.raises(ValueError, match="deferrable=True"):
-        make(deferrable=True)
-    operator = make()
-    assert operator.deferrable is False
-    with pytest.raises(NotImplementedError):
-        operator.execute_async(context)
-    with pytest.raises(NotImplementedError):
-        operator.trigger_reentry(context, {})
-
-
-def test_the_wish_to_defer_of_the_configuration_is_ignored_and_said(make, client, context, log, monkeypatch):
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
-    client.script = [s.end()]
-    make().execute(context)
-    assert "default_deferrable has no effect" in log.text
-
-
 def test_a_failure_says_why_with_the_containers_last_words(make, client, context):
     client.script = [s.state(s.S.RUNNING), s.lines(*(f"line {n}" for n in range(20))), s.end(s.failed(message="oh no"))]
     with pytest.raises(ex.RemotePodFailed) as caught:

@@ -112,8 +112,11 @@ class Broker:
         return message("SubmitExecutionResponse")(execution=made, claim="claim-1", created=True)
 
     def get_execution(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Answers, or fails as the name says."""
+        """Answers, or fails as the name says; for the name `asked` with what was asked for."""
         self.follow_script(request.name, context)
+        if request.name == "asked":
+            counts = {key: str(self.asked[key]) for key in ("one", "many", "remove", "sent")}
+            return message("GetExecutionResponse")(execution=execution(request.name, labels=counts))
         pod = b'{"kind":"Pod"}' if request.view == message("GetExecutionRequest")(view=2).view else b""
         return message("GetExecutionResponse")(execution=execution(request.name, pod_json=pod))
 
@@ -170,6 +173,39 @@ class Broker:
     def watch_execution(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         """Says the state, and then the events of the script that come after the cursor."""
         self.follow_script(request.name, context)
+        with self.lock:
+            self.asked["one"] += 1
+        for event in self.events(request):
+            yield message("WatchExecutionResponse")(event=event)
+            if event.WhichOneof("event") == "end":
+                return
+        if not request.options.no_follow:
+            wait_for_caller(context)
+
+    def watch_executions(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        """Says of each execution that is added what a watch of its own would say."""
+        with self.lock:
+            self.asked["many"] += 1
+        answer = message("WatchExecutionsResponse")
+        for request in requests:
+            if request.WhichOneof("request") == "remove":
+                with self.lock:
+                    self.asked["remove"] += 1
+                continue
+            name = request.add.name
+            if name.startswith("error/"):
+                _, code, reason = name.split("/")
+                failure = {"code": getattr(grpc.StatusCode, code).value[0], "reason": reason, "message": "no"}
+                yield answer(name=name, failure=failure)
+                continue
+            for event in self.events(request.add):
+                yield answer(name=name, event=event)
+                with self.lock:
+                    self.asked["sent"] += 1
+        wait_for_caller(context)
+
+    def events(self, request: Any) -> Iterator[Any]:
+        """The state, and the events of the script that come after the cursor."""
         done, skipped = read_cursor(request.cursor)
         for number, event in enumerate(script(request), start=1):
             is_state = number == 1
@@ -181,11 +217,7 @@ class Broker:
             if event.WhichOneof("event") == "log_chunk":
                 event.log_chunk.line_cursor = b"line:%d:" % (number - 1)
                 del event.log_chunk.lines[: skipped if number == done + 1 else 0]
-            yield message("WatchExecutionResponse")(event=event)
-            if event.WhichOneof("event") == "end":
-                return
-        if not request.options.no_follow:
-            wait_for_caller(context)
+            yield event
 
     def follow_script(self, name: str, context: grpc.ServicerContext) -> None:
         """Fails, or says nothing, when the name says so."""
@@ -276,6 +308,13 @@ def fail(context: grpc.ServicerContext, code: str, reason: str) -> None:
     context.abort(getattr(grpc.StatusCode, code), status.message)
 
 
+HANDLERS = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
 def handlers(broker: Broker) -> grpc.GenericRpcHandler:
     """Finds the method for each call of the contract that the broker answers."""
     service = POOL.FindServiceByName("podbroker.v1.BrokerService")
@@ -285,9 +324,7 @@ def handlers(broker: Broker) -> grpc.GenericRpcHandler:
         answer: Callable[..., Any] | None = getattr(broker, name, None)
         if answer is None:
             continue
-        is_stream = method.name.startswith(("Watch", "Check"))
-        handler = grpc.unary_stream_rpc_method_handler if is_stream else grpc.unary_unary_rpc_method_handler
-        made[method.name] = handler(
+        made[method.name] = HANDLERS[method.client_streaming, method.server_streaming](
             answer,
             request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
             response_serializer=lambda answer: answer.SerializeToString(),

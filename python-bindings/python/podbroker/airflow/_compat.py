@@ -7,6 +7,8 @@ exceptions. Every other module of this package imports them from here, so that a
 from __future__ import annotations
 
 import logging
+import sys
+from typing import Any
 
 from airflow import __version__ as airflow_version
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
@@ -20,6 +22,7 @@ _VERSION = tuple(int(part) for part in airflow_version.split(".")[:2])
 
 AIRFLOW_V_3_0_PLUS = _VERSION >= (3, 0)
 AIRFLOW_V_3_2_PLUS = _VERSION >= (3, 2)
+AIRFLOW_V_3_3_PLUS = _VERSION >= (3, 3)
 
 try:
     from airflow.sdk import BaseHook
@@ -34,6 +37,8 @@ try:
         AirflowSkipException,
         AirflowTaskTerminated,
         AirflowTaskTimeout,
+        TaskDeferralError,
+        TaskDeferralTimeout,
     )
 except ImportError:  # Airflow 2.11, 3.0 and 3.1 have them in the core package
     from airflow.exceptions import (  # type: ignore[no-redef,attr-defined,assignment,unused-ignore]
@@ -43,6 +48,8 @@ except ImportError:  # Airflow 2.11, 3.0 and 3.1 have them in the core package
         AirflowSkipException,
         AirflowTaskTerminated,
         AirflowTaskTimeout,
+        TaskDeferralError,
+        TaskDeferralTimeout,
     )
 
 try:
@@ -75,9 +82,24 @@ except ImportError:  # older providers know no marker
         return line.startswith(("::group::", "::endgroup::"))
 
 
+def get_task_states(**which: Any) -> dict[str, Any]:  # noqa: ANN401 -- those of Airflow 3
+    """Ask for the states of task instances, where the asker's own task instance has no method for it."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # too much for a DAG file's import
+
+    return RuntimeTaskInstance.get_task_states(**which)
+
+
+def trigger_comms() -> Any:  # noqa: ANN401 -- none is typed
+    """Give the way from a trigger to its supervisor (Airflow 3); None where there is none."""
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    comms = getattr(runner, "SUPERVISOR_COMMS", None)
+    return comms if hasattr(comms, "asend") else None
+
+
 __all__ = [
     "AIRFLOW_V_3_0_PLUS",
     "AIRFLOW_V_3_2_PLUS",
+    "AIRFLOW_V_3_3_PLUS",
     "AirflowException",
     "AirflowNotFoundException",
     "AirflowRescheduleException",
@@ -90,7 +112,11 @@ __all__ = [
     "PodLaunchFailedException",
     "PodLaunchTimeoutException",
     "PodNotFoundException",
+    "TaskDeferralError",
+    "TaskDeferralTimeout",
     "conf",
+    "get_task_states",
     "is_log_group_marker",
     "level_of",
+    "trigger_comms",
 ]

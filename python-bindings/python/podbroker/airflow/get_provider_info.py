@@ -26,6 +26,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["podbroker.airflow.operator", "podbroker.airflow.eks"],
             }
         ],
+        "triggers": [{"integration-name": "podbroker", "python-modules": ["podbroker.airflow.trigger"]}],
         "hooks": [{"integration-name": "podbroker", "python-modules": ["podbroker.airflow.hook"]}],
         "task-decorators": [
             {"name": "remote_pod", "class-name": "podbroker.airflow.decorators.remote_pod_task"},

@@ -62,7 +62,12 @@ class PodbrokerHook(BaseHook):
     @cached_property
     def conn(self) -> Client:
         """The client, made once. It connects at the first call."""
-        return Client(self.address, retry_for=CALL_RETRY_SECONDS, **self._credentials())
+        return Client(**self.settings)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the client is made with. May hold the token: not for logs."""
+        return {"address": self.address, "retry_for": CALL_RETRY_SECONDS, **self._credentials()}
 
     @property
     def address(self) -> str:

@@ -1,8 +1,9 @@
 """How a task instance is called at the broker: its execution id, its labels and its target.
 
-On Airflow 3 the task instance's own id makes the name unique: it stays over reschedule and redelivery and is new after
-a retry or a clear. On 2.11 there is none; there the dag run's database id takes its place, because a run id may be
-used again when a dag run was deleted. The readable part in front is for people only.
+On Airflow 3 the task instance's own id makes the name unique, together with the try's number: both stay over deferral,
+reschedule and redelivery, and one of them is new after a retry or a clear. On 2.11 there is no such id; there the dag
+run's database id takes its place, because a run id may be used again when a dag run was deleted. The readable part in
+front is for people only.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ def execution_id(context: Context, *, deployment_id: str) -> str:
     unique = getattr(ti, "id", None)
     if unique is not None:
         parts.append(str(unique))
+        if ti.try_number > 1:
+            # The id stays when Airflow's scheduler fails a task that was queued, and then lets it try again.
+            parts.append(str(ti.try_number))
     else:
         dag_run: Any = context["dag_run"]
         parts += [str(dag_run.id), str(ti.map_index), str(ti.try_number)]

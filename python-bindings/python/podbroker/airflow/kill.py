@@ -12,11 +12,12 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from podbroker.airflow._compat import get_task_states
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-
-__all__ = ["ASK_SECONDS", "NO_ANSWER", "Verdict", "ask_state", "verdict_of"]
+__all__ = ["ASK_SECONDS", "NO_ANSWER", "Verdict", "ask_state", "state_from_server", "verdict_of"]
 
 ASK_SECONDS = 2.0
 """How long the answer is waited for. The supervisor sends SIGKILL 5 s after SIGTERM; the rest is for the cancel."""
@@ -63,7 +64,7 @@ def ask_state(context: Context, *, seconds: float = ASK_SECONDS) -> str | None:
 
     def ask() -> None:
         try:
-            answer.append(_state_from_server(context["ti"]))
+            answer.append(state_from_server(context["ti"]))
         except Exception:  # noqa: BLE001 -- whatever went wrong, there is no answer, and the pod is left alone
             answer.append(NO_ANSWER)
 
@@ -73,10 +74,13 @@ def ask_state(context: Context, *, seconds: float = ASK_SECONDS) -> str | None:
     return answer[0] if answer else NO_ANSWER
 
 
-def _state_from_server(ti: Any) -> str | None:  # noqa: ANN401 -- a RuntimeTaskInstance on 3.x, a TaskInstance on 2.11
-    if hasattr(ti, "get_task_states"):
+def state_from_server(ti: Any) -> str | None:  # noqa: ANN401 -- what each version calls a task instance
+    """Ask for the task instance's state, and wait for the answer. None when it has none."""
+    if hasattr(ti, "get_task_states") or not hasattr(ti, "current_state"):
         map_index = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
-        by_run = ti.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index)
+        # The task instance of a trigger does not have the method.
+        ask = ti.get_task_states if hasattr(ti, "get_task_states") else get_task_states
+        by_run = ask(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index)
         states = by_run.get(ti.run_id) or {}
         state = states.get(ti.task_id if map_index is None else f"{ti.task_id}_{map_index}")
     else:

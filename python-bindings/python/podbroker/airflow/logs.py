@@ -73,8 +73,13 @@ class LinePrinter:
         startup_notices: bool = True,
         formatter: Callable[[str, str], str] | None = None,
         on_line: Callable[[str, str, int], None] | None = None,
+        on_marker: Callable[[str], None] = print,
     ) -> None:
-        """``on_line`` is called before each line with its text, its container and its time in nanoseconds."""
+        """``on_line`` is called before each line with its text, its container and its time in nanoseconds.
+
+        ``on_marker`` prints the marker of a log group. As upstream, a worker prints it as it is: the log view folds
+        only at lines that begin with it.
+        """
         self._log = log
         self._base_container = base_container
         self._containers = _names(containers)
@@ -83,6 +88,7 @@ class LinePrinter:
         self._startup_notices = startup_notices
         self._formatter = formatter
         self._on_line = on_line
+        self._on_marker = on_marker
         self._pieces: dict[_InstanceKey, list[bytes]] = {}
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
 
@@ -97,6 +103,11 @@ class LinePrinter:
     def last_lines(self) -> tuple[str, ...]:
         """The last lines of the base container, oldest first, as far as they were printed."""
         return tuple(self._last_lines)
+
+    @property
+    def is_between_lines(self) -> bool:
+        """Whether no line is half read, in any container."""
+        return not self._pieces
 
     def shows(self, instance: ContainerInstance) -> bool:
         """Tell whether the lines of a container are printed."""
@@ -160,7 +171,7 @@ class LinePrinter:
         if self._on_line is not None:
             self._on_line(text, container, time_ns)
         if is_log_group_marker(text):
-            print(text)  # noqa: T201 -- as upstream: the log view folds only at lines that begin with the marker
+            self._on_marker(text)
             return
         level = level_of(text)
         if self._formatter is not None:

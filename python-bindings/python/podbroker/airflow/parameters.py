@@ -151,10 +151,10 @@ PARAMETERS: Mapping[str, Parameter] = {
     # End.
     "base_container_status_polling_interval": _RATE,
     "deferrable": Parameter(
-        Verdict.REFUSED, "`True` is refused; `[operators] default_deferrable` is ignored, and the task log says so"
+        Verdict.BETTER, "lines of all containers, as they are written, in the triggerer's log of the task; kills work"
     ),
     "poll_interval": _RATE,
-    "trigger_kwargs": Parameter(Verdict.NO_EFFECT, "there is no trigger; accepted, and the task log says so"),
+    "trigger_kwargs": Parameter(Verdict.NO_EFFECT, "ours takes none; accepted, and the task log says so"),
     "skip_on_exit_code": _SAME,
     "do_xcom_push": Parameter(
         Verdict.BETTER,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from podbroker import Execution
 
-__all__ = ["PodClient", "manifest_of", "pod_of"]
+__all__ = ["PodClient", "manifest_of", "named_pod", "pod_of"]
 
 
 def manifest_of(pod: k8s.V1Pod) -> dict[str, Any]:
@@ -38,6 +38,11 @@ def pod_of(execution: Execution | None) -> k8s.V1Pod | None:
     return PodGenerator.deserialize_model_dict(json.loads(execution.pod_json))
 
 
+def named_pod(name: str, namespace: str) -> k8s.V1Pod:
+    """Stand in for a pod that cannot be read any more."""
+    return PodGenerator.deserialize_model_dict({"metadata": {"name": name, "namespace": namespace or None}})
+
+
 class PodClient:
     """Reads the pod of one execution, in the words of ``CoreV1Api``."""
 
@@ -45,6 +50,10 @@ class PodClient:
         """``read`` asks the broker for the pod, ``cancel`` for its end with a reason."""
         self._read = read
         self._cancel = cancel
+
+    def read(self) -> k8s.V1Pod | None:
+        """Read the execution's pod; None while there is none."""
+        return self._read()
 
     def read_namespaced_pod(self, name: str, namespace: str, **_: object) -> k8s.V1Pod:
         """Read the execution's pod."""

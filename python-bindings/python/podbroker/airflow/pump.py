@@ -10,31 +10,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from podbroker import (
-    AttemptEnded,
-    AttemptStarted,
-    End,
-    ExecutionState,
-    ExpiredError,
-    InvalidCursorError,
-    LogChunk,
-    LogGap,
-    LogStreamEnd,
-    NotFoundError,
-    Notice,
-    PodbrokerError,
-    Result,
-    StateChanged,
-)
+from podbroker import ExpiredError, InvalidCursorError, NotFoundError, PodbrokerError
 from podbroker.airflow.exceptions import RemotePodLost
-from podbroker.airflow.failure import exception_of_error, why
+from podbroker.airflow.failure import exception_of_error
+from podbroker.airflow.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow.sdk._shared.logging.types import Logger
 
-    from podbroker import Attempt, Event, Execution, Outcome
+    from podbroker import Event, Execution
     from podbroker.airflow.logs import LinePrinter
 
 __all__ = ["Pump", "WatchProtocol"]
@@ -64,7 +50,7 @@ class WatchProtocol(Protocol):
         """End the watch."""
 
 
-class Pump:
+class Pump(Progress):
     """Follows one execution to its end."""
 
     def __init__(
@@ -82,47 +68,17 @@ class Pump:
         ``open_watch`` makes a watch that begins there; ``execution`` is what is known; ``checkpoint`` raises when the
         task has to end.
         """
+        super().__init__(execution=execution, printer=printer, log=log)
         self._open_watch = open_watch
         self._begun_at = cursor
         self._watch = open_watch(cursor)
-        self._printer = printer
-        self._log = log
+        self._place = cursor
         self._checkpoint = checkpoint
-        self._in_group = False
-        self._said = ""
-        self.execution = execution
-        self.result: Result | None = None
-        self.result_missing = False
-        self.ended = False
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the execution ended, as soon as that is known."""
-        return self.execution.outcome
-
-    @property
-    def attempt(self) -> Attempt | None:
-        """The latest attempt."""
-        return self.execution.attempts[-1] if self.execution.attempts else None
 
     @property
     def cursor(self) -> bytes:
-        """The position after everything that was handled."""
-        return self._watch.cursor
-
-    def started(self) -> bool:
-        """Tell whether a deciding container has started, or never will."""
-        return (
-            self.execution.start_time is not None or self.execution.state is ExecutionState.RUNNING or self.completed()
-        )
-
-    def completed(self) -> bool:
-        """Tell whether the outcome is known."""
-        return self.outcome is not None or self.ended
-
-    def over(self) -> bool:
-        """Tell whether everything was sent."""
-        return self.ended
+        """The position from which another process may go on."""
+        return self._place
 
     def run(self, until: Callable[[], bool], *, seconds: float | None = None) -> bool:
         """Handle events until the predicate holds. False when ``seconds`` passed first."""
@@ -136,19 +92,10 @@ class Pump:
                     return False
             event = self._next(wait)
             if event is not None:
-                self._handle(event)
+                self.handle(event)
+                if self.may_resume_after(event):
+                    self._place = self._watch.cursor
         return True
-
-    def open_group(self, title: str) -> None:
-        """Begin a part of the log that folds."""
-        self._log.info("::group::%s", title)
-        self._in_group = True
-
-    def close_group(self) -> None:
-        """End the part of the log that folds, if there is one."""
-        if self._in_group:
-            self._in_group = False
-            self._log.info("::endgroup::")
 
     def wake(self) -> None:
         """End a wait at once; may be called in a signal handler."""
@@ -184,46 +131,3 @@ class Pump:
             message = f"The broker's stream ended without an end of {self.execution.name}"
             raise RemotePodLost(message)
         return event
-
-    def _handle(self, event: Event) -> None:
-        match event:
-            case StateChanged(execution=execution):
-                self._update(execution)
-            case End(execution=execution):
-                self._update(execution)
-                self.ended = True
-            case Result():
-                self.result = event
-            case _:
-                self._print(event)
-
-    def _print(self, event: Event) -> None:
-        match event:
-            case AttemptStarted(attempt=attempt):
-                self._log.info("Pod %s/%s was created", attempt.pod_namespace, attempt.pod_name)
-            case AttemptEnded(attempt=attempt, outcome=outcome):
-                self._log.info("Pod %s ended: %s", attempt.pod_name, (outcome or attempt).state.value)
-            case LogChunk(instance=instance):
-                if self._printer.shows(instance):
-                    self.close_group()
-                self._printer.chunk(event)
-            case LogGap():
-                self._printer.gap(event)
-            case LogStreamEnd():
-                self._printer.end_of(event)
-            case Notice(code=code):
-                self.result_missing = self.result_missing or code == "RESULT_MISSING"
-                self._printer.notice(event)
-
-    def _update(self, execution: Execution) -> None:
-        self.execution = execution
-        outcome = execution.outcome
-        reason = execution.state_reason
-        if outcome is not None and outcome.state is not ExecutionState.SUCCEEDED:
-            reason = why(outcome)
-        where = f"{execution.state.value}: {reason}" if reason else execution.state.value
-        if where != self._said:
-            self._said = where
-            if self.started():
-                self.close_group()
-            self._log.info("Pod is %s", where)

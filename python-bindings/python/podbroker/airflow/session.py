@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from podbroker import ConflictError, NotFoundError, PodbrokerError, UnavailableError
+from podbroker import ConflictError, NotFoundError, PodbrokerError, Policies, UnavailableError
 from podbroker.airflow.failure import exception_of_error
 from podbroker.airflow.identity import execution_name
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk._shared.logging.types import Logger
 
-    from podbroker import Execution, ExecutionPage, Group, Policies, ServerInfo, Submission, TargetPlace
+    from podbroker import Execution, ExecutionPage, Group, ServerInfo, Submission, TargetPlace
     from podbroker.airflow.pump import WatchProtocol
 
 __all__ = ["ClientProtocol", "Request", "Session", "ask", "new_request"]
@@ -84,7 +84,13 @@ class ClientProtocol(Protocol):
         """Say that its outcome was taken over."""
 
     def watch(
-        self, name: str, *, cursor: bytes = b"", logs: bool = True, containers: tuple[str, ...] = ()
+        self,
+        name: str,
+        *,
+        cursor: bytes = b"",
+        logs: bool = True,
+        containers: tuple[str, ...] = (),
+        tail_lines: int = 0,
     ) -> WatchProtocol:
         """Follow an execution."""
 
@@ -138,6 +144,35 @@ class Session:
     def name(self) -> str:
         """The broker's address of the execution; empty while none is known."""
         return self.execution.name if self.execution is not None else ""
+
+    @classmethod
+    def resume(
+        cls, *, client: ClientProtocol, name: str, claim: str, log: Logger, checkpoint: Callable[[], None]
+    ) -> Session:
+        """Go on with an execution that an earlier process of this try holds by ``claim``."""
+        nothing = new_request(target="", execution_id="", pod={}, labels={}, policies=Policies())
+        session = cls(client=client, request=nothing, log=log, checkpoint=checkpoint)
+        try:
+            session.execution = ask(lambda: client.get(name), seconds=ANSWER_SECONDS, checkpoint=checkpoint)
+        except PodbrokerError as error:
+            raise exception_of_error(error, doing="The pod of the deferred task is not found") from error
+        session._claim = claim
+        return session
+
+    @property
+    def claim(self) -> str:
+        """Says that this task instance holds the execution; empty for one that is only followed."""
+        return self._claim
+
+    def find(self) -> bool:
+        """Look for the execution that an earlier process of this try started, and create none."""
+        try:
+            self._settle(seconds=ANSWER_SECONDS)
+        except NotFoundError:
+            return False
+        except PodbrokerError as error:
+            raise exception_of_error(error, doing="The pod of the deferred task is not found") from error
+        return True
 
     def knows_groups(self) -> bool:
         """Ask whether the broker has the feature; an older one has not."""
@@ -243,9 +278,15 @@ class Session:
         session.adopt(execution)
         return session
 
-    def watch(self, *, cursor: bytes, containers: tuple[str, ...] | None) -> WatchProtocol:
+    def watch(self, *, cursor: bytes, containers: tuple[str, ...] | None, tail_lines: int = 0) -> WatchProtocol:
         """Follow the execution. ``containers`` is empty for all of them, None for no lines."""
-        return self._client.watch(self.name, cursor=cursor, logs=containers is not None, containers=containers or ())
+        return self._client.watch(
+            self.name,
+            cursor=cursor,
+            logs=containers is not None,
+            containers=containers or (),
+            tail_lines=tail_lines,
+        )
 
     def _submit(self, *, look_first: bool) -> Submission:
         if look_first:
@@ -269,14 +310,16 @@ class Session:
             must_exist=must_exist,
         )
 
-    def _settle(self) -> None:
+    def _settle(self, *, seconds: float | None = None) -> None:
         """Find out what became of the submit.
 
         One that was sent may still arrive; only repeating it makes sure that there is something to cancel.
         """
         must_exist = not self._sent
         try:
-            submission = ask(lambda: self._send(must_exist=must_exist), seconds=CANCEL_SECONDS)
+            submission = ask(
+                lambda: self._send(must_exist=must_exist), seconds=CANCEL_SECONDS if seconds is None else seconds
+            )
         except ConflictError:
             self.adopt(self._own())
         else:

@@ -1,0 +1,321 @@
+"""What a trigger does: it follows one execution, prints its lines, cancels, and hands its place on.
+
+Apart from the trigger itself, since what this needs takes seconds to import, and Airflow imports a trigger's class
+while all other triggers of the process wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from podbroker import (
+    ExecutionState,
+    InvalidCursorError,
+    LogChunk,
+    NotFoundError,
+    PodbrokerError,
+    StateChanged,
+    UnavailableError,
+)
+from podbroker.airflow._compat import AIRFLOW_V_3_3_PLUS
+from podbroker.airflow.backlog import ROOM, drained
+from podbroker.airflow.channel import channel_of
+from podbroker.airflow.kill import Verdict, state_from_server, verdict_of
+from podbroker.airflow.lines import Lines, LinesAway
+from podbroker.airflow.pods import PodClient, pod_of
+from podbroker.airflow.position import Position, decoded, encoded
+from podbroker.airflow.progress import Progress
+from podbroker.airflow.session import SUPERSEDED
+
+if TYPE_CHECKING:
+    from podbroker import Event
+    from podbroker.airflow.channel import Channel
+    from podbroker.airflow.trigger import RemotePodTrigger
+    from podbroker.watch_many import Follow
+
+__all__ = ["Follower"]
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""Who has it may print. The loop runs whoever is ready before it looks at anything else: a hundred triggers that print
+a little each would hold it up as one does that prints much."""
+
+LINES_AT_ONCE = 50
+"""How many lines are printed until the event loop has its turn: about 5 ms of work for the logging of Airflow."""
+
+CANCEL_SECONDS = 20.0
+"""How long a cancel is tried, of the time of a kill."""
+
+KILL_SECONDS = 25.0
+"""How long a kill takes at most, with the pod's last lines and their reading: Airflow gives it 30 s."""
+
+READ_SECONDS = 60.0
+"""How long Airflow's supervisor may take to read the lines; then more are printed, or the task goes on, without it."""
+
+LEAVE_SECONDS = 3.0
+"""The same for a triggerer that is stopped: it is killed after 10."""
+
+LATE_SECONDS = 60.0
+"""How long the end of a pod is waited for that was cancelled because the task took too long: twice a default grace."""
+
+PAUSE_SECONDS = 1.0
+"""Between two calls to a broker that is away; the client itself has backed off before."""
+
+
+class Follower:
+    """Follows the execution of one trigger."""
+
+    def __init__(self, trigger: RemotePodTrigger) -> None:
+        """Nothing is asked of anybody yet."""
+        self._trigger = trigger
+        self._name = trigger.name
+        # As the task's logger: what it writes is told apart by the context of the trigger's coroutine.
+        self._log: Any = trigger.log
+        self._position = Position(name=trigger.name, began=trigger.began)
+        self._channel: Channel | None = None
+        self._follow: Follow | None = None
+        self._progress: Progress | None = None
+        self._lines: Lines | None = None
+        self._cursor = decoded(trigger.cursor)
+        # What a cancellation has interrupted: an event, and how many of its lines were printed.
+        self._interrupted: tuple[Event, int] | None = None
+        self._late_until: float | None = None
+
+    async def kill(self) -> None:
+        """End the pod, and show its last lines."""
+        until = time.time() + KILL_SECONDS
+        if await self._cancel("The Airflow task was killed while it was deferred"):
+            await self._show_last_lines(until)
+        await drained(to=0, seconds=max(LEAVE_SECONDS, until - time.time()))
+
+    async def done(self) -> None:
+        """See to it that all lines are in the task's log; take away what was kept for another triggerer."""
+        await drained(to=0, seconds=READ_SECONDS)
+        await self._position.drop(self._trigger)
+
+    async def leave(self) -> None:
+        """Keep the place for another triggerer. Below Airflow 3.3 also find out whether the task was killed."""
+        if not await self._was_killed():
+            await self._position.leave(self._trigger, self._cursor)
+            await drained(to=0, seconds=LEAVE_SECONDS)
+
+    def close(self) -> None:
+        """Follow no longer. The execution runs on."""
+        if self._follow is not None:
+            self._follow.close()
+
+    def failure(self, error: Exception) -> dict[str, Any]:
+        """Give what the event says when the execution cannot be followed here."""
+        return self._payload("error", message=f"{type(error).__name__}: {error}")
+
+    async def follow(self) -> dict[str, Any]:
+        """Follow the execution to its end, or to the task's deadline; give what the event says."""
+        self._channel = await channel_of(self._trigger.podbroker_conn_id)
+        try:
+            self._lines = await asyncio.to_thread(
+                Lines.from_json, self._trigger.lines, log=self._log, client=self._pod_client(self._channel)
+            )
+        except LinesAway as error:
+            self._log.warning("The worker prints the lines of the pod at its end, because here %s", error)
+        await self._take_over()
+        self._open(self._cursor)
+        while True:
+            event = await self._next()
+            if event is None:
+                if self._late_until is not None:
+                    return self._payload("timeout", message="The pod has not ended yet")
+                await self._be_late()
+                continue
+            await self._handle(event)
+            progress = self._progress
+            if progress is not None and progress.ended:
+                return self._ending(progress)
+
+    def _pod_client(self, channel: Channel) -> PodClient:
+        """Make what callbacks get; they run in a thread, so it may wait."""
+        client = channel.client
+        return PodClient(
+            read=lambda: pod_of(client.get(self._name, full=True)),
+            cancel=lambda reason: client.cancel(self._name, claim=self._trigger.claim, reason=reason),
+        )
+
+    async def _take_over(self) -> None:
+        cursor, may_repeat = await self._position.take_over(self._trigger)
+        self._cursor = cursor or self._cursor
+        if may_repeat and self._lines is not None:
+            since = "the last seconds before" if cursor else "the beginning"
+            self._log.warning("Another triggerer may have gone before: lines from %s may come again below", since)
+
+    def _open(self, cursor: bytes) -> None:
+        if self._channel is None:
+            return
+        wanted = self._lines.printer.wanted if self._lines is not None else None
+        many = self._channel.many
+        self._follow = many.follow(self._name, cursor=cursor, logs=wanted is not None, containers=wanted or ())
+
+    async def _next(self) -> Event | None:
+        """Wait for the next event; None when the task has taken too long, or its pod takes too long to end."""
+        if self._follow is None:
+            return None
+        try:
+            until = self._late_until or self._trigger.deadline
+            if until is None:
+                return await anext(self._follow)
+            return await asyncio.wait_for(anext(self._follow), max(0.0, until - time.time()))
+        except asyncio.TimeoutError:
+            return None
+        except StopAsyncIteration:
+            message = f"the broker's stream ended without an end of {self._name}"
+            raise UnavailableError(message) from None
+        except InvalidCursorError as error:
+            if not self._cursor:
+                raise
+            self._log.warning("The place in the log that was kept is not valid; lines may be printed again: %s", error)
+            self._cursor = b""
+            self._open(b"")
+            return await self._next()
+
+    async def _handle(self, event: Event, *, done: int = 0) -> None:
+        self._interrupted = (event, done)
+        if isinstance(event, LogChunk) and self._progress is not None:
+            await self._handle_lines(event, self._progress, done)
+        else:
+            async with _turn():
+                self._handle_now(event)
+                await asyncio.sleep(0)
+        self._interrupted = None
+
+    def _handle_now(self, event: Event) -> None:
+        if self._progress is None:
+            if not isinstance(event, StateChanged):
+                return
+            # Whoever prints nothing says nothing of states either: the worker does, with the lines.
+            printer = self._lines.printer if self._lines is not None else Lines.silent().printer
+            self._progress = Progress(execution=event.execution, printer=printer, log=self._log)
+            if not self._progress.started():
+                self._progress.open_group(f"Waiting for pod {self._trigger.pod_name or self._name} to start")
+        self._progress.handle(event)
+        self._advance(self._progress, event, event.cursor)
+        self._interrupted = None
+
+    async def _handle_lines(self, chunk: LogChunk, progress: Progress, done: int) -> None:
+        while done < len(chunk.lines):
+            part = chunk.lines[done : done + LINES_AT_ONCE]
+            after = done + len(part)
+            cursor = chunk.cursor if after == len(chunk.lines) else chunk.cursor_after(after)
+            piece = replace(chunk, lines=part)
+            if self._lines is not None and self._lines.has_user_code:
+                # A thread cannot be stopped: what it was given counts as printed.
+                done = after
+                self._interrupted = (chunk, done)
+                await self._in_thread(progress, piece, cursor)
+            else:
+                async with _turn():
+                    await drained(to=ROOM, seconds=READ_SECONDS)
+                    progress.handle(piece)
+                    self._advance(progress, piece, cursor)
+                    done = after
+                    self._interrupted = (chunk, done)
+                    await asyncio.sleep(0)
+        self._position.advance(self._trigger, self._cursor)
+
+    async def _in_thread(self, progress: Progress, piece: LogChunk, cursor: bytes) -> None:
+        printing = asyncio.ensure_future(asyncio.to_thread(progress.handle, piece))
+        try:
+            await asyncio.shield(printing)
+        except asyncio.CancelledError:
+            await asyncio.wait([printing])
+            self._advance(progress, piece, cursor)
+            raise
+        self._advance(progress, piece, cursor)
+
+    def _advance(self, progress: Progress, event: Event, cursor: bytes) -> None:
+        if progress.may_resume_after(event) and cursor:
+            self._cursor = cursor
+
+    async def _be_late(self) -> None:
+        self._late_until = time.time() + LATE_SECONDS
+        if self._progress is None or self._progress.outcome is None:
+            await self._cancel("The execution_timeout of the Airflow task has passed")
+
+    async def _cancel(self, reason: str) -> bool:
+        """Ask for the execution's end. True when the broker has it."""
+        until = time.monotonic() + CANCEL_SECONDS
+        while True:
+            try:
+                channel = self._channel or await channel_of(self._trigger.podbroker_conn_id)
+                await channel.client.cancel_async(self._name, claim=self._trigger.claim, reason=reason)
+            except NotFoundError:
+                return True
+            except PodbrokerError as error:
+                if isinstance(error, UnavailableError) and time.monotonic() + PAUSE_SECONDS < until:
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    continue
+                if error.reason == SUPERSEDED:
+                    self._log.info("Execution %s belongs to a later try now: it is not cancelled", self._name)
+                    return True
+                self._log.warning("Execution %s could not be cancelled and may run on: %s", self._name, error)
+                return False
+            self._log.info("Execution %s is being cancelled: %s", self._name, reason)
+            return True
+
+    async def _show_last_lines(self, until: float) -> None:
+        self._late_until = until
+        try:
+            if self._interrupted is not None:
+                interrupted, done = self._interrupted
+                await self._handle(interrupted, done=done)
+            while self._progress is None or not self._progress.ended:
+                event = await self._next()
+                if event is None:
+                    return
+                await self._handle(event)
+            if self._channel is not None:
+                await self._channel.client.release_async(self._name, claim=self._trigger.claim)
+        except PodbrokerError as error:
+            self._log.info("The last lines of the pod are not known: %s", error)
+
+    async def _was_killed(self) -> bool:
+        """Below Airflow 3.3: ask whether a user acted on the task, and end its pod if so."""
+        if AIRFLOW_V_3_3_PLUS or self._trigger.keep_on_kill or self._trigger.task_instance is None:
+            return False
+        try:
+            state = await asyncio.to_thread(state_from_server, self._trigger.task_instance)
+        except Exception as error:  # noqa: BLE001 -- without an answer the pod is left alone
+            self._log.info("The task's state is not known, its pod is left running: %s", error)
+            return False
+        # Of a task that is deferred still, another triggerer goes on with the pod.
+        if verdict_of(state) is not Verdict.CANCEL:
+            return False
+        await self._cancel(f"The Airflow task was killed while it was deferred; its state is {state or 'none'}")
+        return True
+
+    def _ending(self, progress: Progress) -> dict[str, Any]:
+        outcome = progress.outcome
+        succeeded = outcome is not None and outcome.state is ExecutionState.SUCCEEDED
+        if self._late_until is not None and not succeeded:
+            return self._payload("timeout", message="The pod was cancelled: the task's execution_timeout has passed")
+        message = "" if outcome is None else outcome.message
+        return self._payload("success" if succeeded else "failed", message=message or "The pod has ended")
+
+    def _payload(self, status: str, *, message: str) -> dict[str, Any]:
+        progress = self._progress
+        attempt = progress.attempt if progress is not None else None
+        # Where lines are not printed here, the worker prints them, and nothing is done yet.
+        shown = self._lines is not None or self._trigger.lines is None
+        complete = shown and progress is not None and progress.ended
+        return {
+            "status": status,
+            "message": message,
+            "name": attempt.pod_name if attempt is not None else self._trigger.pod_name,
+            "namespace": attempt.pod_namespace if attempt is not None else self._trigger.pod_namespace,
+            "complete": complete,
+            "cursor": "" if complete else encoded(self._cursor if shown else decoded(self._trigger.cursor)),
+        }
+
+
+def _turn() -> asyncio.Lock:
+    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())

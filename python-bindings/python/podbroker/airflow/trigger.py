@@ -1,0 +1,118 @@
+"""``RemotePodTrigger``: follows the pod of a deferred task in the triggerer, and prints its lines there as they come.
+
+All triggers of a process share one stream to the broker, and none of them blocks the event loop: lines are printed in
+pieces between which the loop goes on, and what users have written runs in a thread. A broker that is away costs
+silence and nothing else. The row of a trigger holds names and numbers, no credential; its event says that the pod has
+ended, not what it handed back, since both are stored in Airflow's database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from podbroker.airflow.follower import Follower
+
+__all__ = ["RemotePodTrigger"]
+
+HOLD_SECONDS = 10.0
+"""How long after the deferral an event is said at the earliest. Airflow fails a task that comes back before its
+scheduler has heard that the worker which deferred has ended (https://github.com/apache/airflow/issues/71580, open in
+3.3), and a supervisor may take 5 s to notice that. May go with the last version that does so. No line is held up."""
+
+
+class RemotePodTrigger(BaseTrigger):
+    """Waits for the end of one execution.
+
+    Args:
+        name: The broker's address of the execution.
+        claim: Says that this task instance holds the execution: a cancel by a later holder's predecessor is refused.
+        podbroker_conn_id: The Airflow connection to the broker.
+        pod_name: The pod, as far as it is known, for the event.
+        pod_namespace: Its namespace.
+        lines: How lines are printed, as ``Lines.to_json`` says it; None: they are not.
+        began: When the task deferred, in seconds since 1970.
+        cursor: Base64; what is before it was printed by the worker.
+        deadline: When the task has taken too long, in seconds since 1970; None: never.
+        keep_on_kill: Leave the pod alone when the task is killed.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        claim: str,
+        podbroker_conn_id: str,
+        pod_name: str,
+        pod_namespace: str,
+        lines: dict[str, Any] | None,
+        began: float,
+        cursor: str = "",
+        deadline: float | None = None,
+        keep_on_kill: bool = False,
+    ) -> None:
+        """Take the arguments; nothing is asked of anybody yet."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.name = name
+        self.claim = claim
+        self.podbroker_conn_id = podbroker_conn_id
+        self.pod_name = pod_name
+        self.pod_namespace = pod_namespace
+        self.lines = lines
+        self.began = began
+        self.cursor = cursor
+        self.deadline = deadline
+        self.keep_on_kill = keep_on_kill
+        self._follower: Follower | None = None
+        self._fired = False
+        self._killed = False
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Say how to make it anew."""
+        names = ("name", "claim", "podbroker_conn_id", "pod_name", "pod_namespace", "lines", "began", "cursor")
+        kwargs = {name: getattr(self, name) for name in (*names, "deadline", "keep_on_kill")}
+        return "podbroker.airflow.trigger.RemotePodTrigger", kwargs
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Follow the execution to its end, then say so."""
+        follower = await self._made()
+        try:
+            payload = await follower.follow()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, a worker can go on, and the pod is not lost
+            self.log.warning("The pod cannot be followed here, a worker goes on with it: %s", error)
+            payload = follower.failure(error)
+        await asyncio.sleep(max(0.0, self.began + HOLD_SECONDS - time.time()))
+        self._fired = True
+        await follower.done()
+        yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """End the pod, because a user acted on the task (Airflow 3.3 and later)."""
+        self._killed = True
+        if not self._fired and not self.keep_on_kill:
+            await (await self._made()).kill()
+
+    async def cleanup(self) -> None:
+        """Keep the place for the next triggerer. Below Airflow 3.3 also find out whether the task was killed."""
+        if self._follower is None:
+            return
+        try:
+            if not self._fired and not self._killed:
+                await self._follower.leave()
+        finally:
+            self._follower.close()
+
+    async def _made(self) -> Follower:
+        if self._follower is None:
+            # In a thread: the event loop goes on meanwhile.
+            module = await asyncio.to_thread(import_module, "podbroker.airflow.follower")
+            self._follower = module.Follower(self)
+        return self._follower
