@@ -22,7 +22,6 @@ PERSON = {
         f"try:\n  import {POD} as p\nexcept ImportError:\n  p = None\nx = p.KubernetesPodOperator\n",
         "5:5 ambiguous",
     ),
-    "deferrable": (IMPORT + "K(deferrable=True)\n", "2:3 refused-argument"),
     "in_cluster": (IMPORT + "K(\n    in_cluster=flag,\n)\n", "3:5 argument-without-effect"),
     "config_file": (IMPORT + "K(config_file='/k')\n", "2:3 argument-without-effect"),
     "cluster_context": (IMPORT + "K(cluster_context='c')\n", "2:3 argument-without-effect"),
@@ -78,7 +77,7 @@ NOTES = {
     "an import that is tried": (f"try:\n  {IMPORT}except ImportError: ...\n", "2:63 tried-import"),
 }
 NOTHING = {
-    "what says nothing": IMPORT + "K(deferrable=False, in_cluster=None, config_file=None)\n",
+    "what says nothing": IMPORT + "K(deferrable=True, in_cluster=None, config_file=None)\n",
     "a docstring": f'def f():\n    """Like {POD}."""\n',
     "another class's client": IMPORT + "K(image='i')\nclass A:\n  def f(self): self.client.x\n",
     "a dictionary without an operator": "from airflow.providers.cncf.kubernetes.secret import Secret\nd = {'in_cluster': True}\n",

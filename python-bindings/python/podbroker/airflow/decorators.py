@@ -35,9 +35,11 @@ class _Named:
     """The name of the pod follows the function, as upstream's decorators have it."""
 
     @staticmethod
-    def pod_name(function: Callable[..., Any], kwargs: dict[str, Any]) -> str:
-        """Take the name that was given, or make one."""
-        return str(kwargs.pop("name", None) or f"k8s-airflow-pod-{getattr(function, '__name__', 'function')}")
+    def pod_name(function: Callable[..., Any], kwargs: dict[str, Any]) -> str | None:
+        """Take the name that was given, or make one. None, if given, leaves it to the operator."""
+        made = f"k8s-airflow-pod-{getattr(function, '__name__', 'function')}"
+        name: str | None = kwargs.pop("name", made)
+        return name
 
 
 class _RemotePodDecoratedOperator(DecoratedOperator, RemotePodOperator):
@@ -106,8 +108,8 @@ class _RemotePodCmdDecoratedOperator(DecoratedOperator, RemotePodOperator):
         given = [name for name in ("cmds", "arguments") if kwargs.pop(name, None) is not None]
         if given:
             warnings.warn(
-                f"{self.custom_operator_name} does not use {' and '.join(given)}: the function returns the command, or"
-                " with args_only=True the arguments of the image's own",
+                f"The `cmds` and `arguments` are unused in {self.custom_operator_name}: the function returns the command,"
+                f" or with args_only=True the arguments of the image's own. Given: {', '.join(given)}",
                 UserWarning,
                 stacklevel=3,
             )

@@ -98,7 +98,4 @@ def _asked(kind: Kind) -> str:
     return ", ".join(names)
 
 
-_NAMES_IN_DICTS = {
-    **{name: WITHOUT_EFFECT[name] for name in sorted(CLUSTER_ARGUMENTS)},
-    "deferrable": REFUSED[Kind.POD].get("deferrable"),
-}
+_NAMES_IN_DICTS = {name: WITHOUT_EFFECT[name] for name in sorted(CLUSTER_ARGUMENTS)}

@@ -100,6 +100,7 @@ WITHOUT_EFFECT: Final = {
     "poll_interval": _POLLING,
     "startup_check_interval_seconds": _POLLING,
     "base_container_status_polling_interval": _POLLING,
+    "xcom_sidecar_container_security_context": "the broker's own sidecar fits the `restricted` pod security standard",
 }
 """Arguments that are taken and mean nothing, with the reason."""
 
@@ -107,11 +108,8 @@ CLUSTER_ARGUMENTS: Final = frozenset(name for name, reason in WITHOUT_EFFECT.ite
 """Those of them that chose a cluster, so that somebody has to choose a target instead."""
 
 REFUSED: Final = {
-    Kind.POD: {
-        "deferrable": "RemotePodOperator runs in the worker and refuses deferrable=True",
-    },
+    Kind.POD: {},
     Kind.EKS: {
-        "deferrable": "EksPodOperator runs in the worker and refuses deferrable=True",
         "config_file": "the broker reaches the cluster, and EksPodOperator refuses it",
         "aws_profile": "the broker's target says which role is assumed, and EksPodOperator refuses it",
     },
