@@ -221,8 +221,10 @@ def test_the_form_of_the_connection_is_shown_as_declared():
     if AIRFLOW_V_3_0_PLUS:
         from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
-        (form,) = [each for each in HookMetaService.hook_meta_data() if each.connection_type == "podbroker"]
-        extra, behaviour = form.extra_fields, form.standard_fields
+        forms = {each.connection_type: each for each in HookMetaService.hook_meta_data()}
+        if forms["kubernetes"].extra_fields is None:
+            pytest.skip("this Airflow shows no provider's fields without flask_appbuilder")
+        extra, behaviour = forms["podbroker"].extra_fields, forms["podbroker"].standard_fields
         assert set(extra) == set(declared["conn-fields"])
         assert behaviour.password.title == "Token"
         assert behaviour.login.hidden is True
