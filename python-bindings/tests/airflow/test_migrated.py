@@ -73,6 +73,9 @@ def test_an_argument_without_effect_is_taken(name):
 def test_what_the_operator_says_has_no_effect_is_in_the_list():
     ignored = {name for name, parameter in PARAMETERS.items() if parameter.verdict is Verdict.NO_EFFECT}
     assert WITHOUT_EFFECT.keys() >= ignored
+
+
+def test_what_has_no_effect_is_an_argument_of_upstreams():
     missing = set(WITHOUT_EFFECT) - set(inspect.signature(KubernetesPodOperator.__init__).parameters)
     assert missing <= {"trigger_kwargs"}  # older providers do not have it
 
