@@ -146,6 +146,9 @@ class Airflow:
             "API_AUTH__JWT_SECRET": _KEY,
             "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            # On a busy machine the import takes longer than the 30 s after which a worker gives a task back, and one
+            # that was deferred then begins anew.
+            "CORE__DAGBAG_IMPORT_TIMEOUT": "180",
         }
         place = urllib.parse.urlsplit(self.broker)
         connection = {
