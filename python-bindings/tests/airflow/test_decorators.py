@@ -281,7 +281,7 @@ def test_a_command_beside_the_functions_is_warned_of():
     def command(): ...
 
     decorated = task.remote_pod_cmd(image="busybox", cmds=["a"], arguments=["b"])(command)
-    with pytest.warns(UserWarning, match="does not use cmds and arguments"):
+    with pytest.warns(UserWarning, match="The `cmds` and `arguments` are unused"):
         decorated()
 
 
