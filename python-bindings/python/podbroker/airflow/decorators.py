@@ -108,8 +108,8 @@ class _RemotePodCmdDecoratedOperator(DecoratedOperator, RemotePodOperator):
         given = [name for name in ("cmds", "arguments") if kwargs.pop(name, None) is not None]
         if given:
             warnings.warn(
-                f"The `cmds` and `arguments` are unused in {self.custom_operator_name}: the function returns the command,"
-                f" or with args_only=True the arguments of the image's own. Given: {', '.join(given)}",
+                f"The `cmds` and `arguments` are unused in {self.custom_operator_name}: the function returns the"
+                f" command, or with args_only=True the arguments of the image's own. Given: {', '.join(given)}",
                 UserWarning,
                 stacklevel=3,
             )
