@@ -132,6 +132,7 @@ lint-other:
 	@echo "lint: gofmt"; if command -v gofmt >/dev/null; then \
 		bad=$$(gofmt -l tests/cluster); [[ -z $$bad ]] || { echo "not formatted: $$bad"; exit 1; }; \
 		else echo "lint: no gofmt here, skipped"; [[ -z $${CI:-} ]]; fi
+	@echo "lint: merges"; ! git grep -nE '^(<<<<<<<|>>>>>>>) '
 	@echo "lint: shell"; for script in .ci/run $$(git ls-files '*.sh'); do bash -n "$$script"; done
 
 .PHONY: deny

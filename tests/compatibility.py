@@ -65,6 +65,9 @@ def run(pins: Path, cache: Path) -> Row:
             print(line, end="", flush=True)
             if counts := read_counts(line):
                 row.count.add(counts)
+    if pins == environment.REQUIREMENTS:
+        # Nothing is missing in the newest.
+        row.count.failed += row.count.skipped
     if process.returncode != 0 and row.count.failed == 0:
         row.count.failed += 1
     return row

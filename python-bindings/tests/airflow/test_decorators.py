@@ -199,6 +199,17 @@ def double(function):
     return doubled
 
 
+def test_a_task_decorator_of_another_name_cannot_be_told_from_others():
+    named = task.remote_pod
+
+    @named(image="python:3")
+    @double
+    def function(): ...
+
+    with pytest.raises(ValueError, match="function has several decorators"):
+        source_of(function.function)
+
+
 def test_decorators_below_the_task_belong_to_the_function_and_those_above_do_not():
     named = task.remote_pod
 

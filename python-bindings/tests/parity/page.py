@@ -60,7 +60,7 @@ def write(ledger: Ledger) -> str:
     rows = []
     for name, passed in ledger.passed.items():
         what = "nothing; the operator uses the functions" if name in SHARED else IN_PLACE.get(name)
-        rows.append(f"| `{name}` | {passed} | {what or '`RemotePodOperator` below the decorators'} |")
+        rows.append(f"| `{name}` | {passed} | {what or '`@task.remote_pod` and `@task.remote_pod_cmd`'} |")
     parts = [
         INTRODUCTION.format(
             provider=PROVIDER,

@@ -83,7 +83,7 @@ def put_in_place() -> None:
 
 @contextmanager
 def placed_in(item: pytest.Item) -> Iterator[None]:
-    """Put ours in the place of what the test's module has imported; None where there is nothing of ours yet."""
+    """Put ours in the place of what the test's module has imported."""
     module, cls = getattr(item, "module", None), getattr(item, "cls", None)
     names = IN_TESTS.get(f"{cls.__module__}.{cls.__qualname__}", {}) if cls is not None else {}
     kept = {name: getattr(module, name) for name in names}
@@ -97,20 +97,14 @@ def placed_in(item: pytest.Item) -> Iterator[None]:
 
 
 def found(path: str) -> Any:
-    """Import something by its path; None when it does not exist."""
+    """Import something by its path."""
     module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        return None
+    return getattr(importlib.import_module(module), name)
 
 
 def _put(place: Place) -> None:
     ours = found(place.ours)
-    if ours is not None:
-        module = importlib.import_module(place.module)
-        if not hasattr(module, place.name):
-            raise AttributeError(f"{place.module} has no {place.name} to take the place of")
-        setattr(module, place.name, ours)
+    module = importlib.import_module(place.module)
+    if not hasattr(module, place.name):
+        raise AttributeError(f"{place.module} has no {place.name} to take the place of")
+    setattr(module, place.name, ours)

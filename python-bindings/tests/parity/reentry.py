@@ -8,7 +8,6 @@ prepared, and its name is given along; ours knows from the broker, and not from 
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -27,10 +26,8 @@ if TYPE_CHECKING:
 
 
 def begin_at_reentry(operator: type[RemotePodOperator]) -> None:
-    """Give a re-entry what Airflow has kept, if the operator defers at all."""
+    """Give a re-entry what Airflow has kept."""
     original = operator.trigger_reentry
-    if "execution" not in inspect.signature(original).parameters:
-        return
 
     @functools.wraps(original)
     def reentry(self: RemotePodOperator, context: Any, event: dict[str, Any], **kwargs: Any) -> Any:

@@ -37,7 +37,8 @@ BOOTSTRAP = textwrap.dedent(
 ).strip()
 """What the interpreter is started with."""
 
-_DECORATORS = frozenset({"remote_pod", "remote_pod_task"})
+# The last is the name that podbroker-migrate leaves in a file.
+_DECORATORS = frozenset({"remote_pod", "remote_pod_task", "kubernetes_task"})
 
 
 def packed(content: bytes) -> str:
@@ -69,7 +70,12 @@ def source_of(function: Callable[..., Any]) -> str:
         raise ValueError(message)
     lines = source.splitlines(keepends=True)
     marks = [index for index, each in enumerate(node.decorator_list) if _last_name(each) in _DECORATORS]
-    # Under another name the task decorator cannot be told from others, and it is the one that is sure to be there.
+    if not marks and len(node.decorator_list) > 1:
+        message = (
+            f"{name} has several decorators, and which of them is the task's cannot be told, since it goes by another"
+            " name: write @task.remote_pod(...)"
+        )
+        raise ValueError(message)
     below = node.decorator_list[marks[-1] + 1 :] if marks else []
     kept = [line for each in below for line in lines[each.lineno - 1 : each.end_lineno]]
     return "".join([*kept, *lines[node.lineno - 1 :]])

@@ -81,7 +81,12 @@ OURS: Final = {
 }
 """What has been rewritten already is looked at like the rest, so that a second run says the same."""
 
-TASK_NAMES: Final = ("airflow.sdk.task", "airflow.decorators.task", "airflow.sdk.definitions.decorators.task")
+TASK_NAMES: Final = (
+    "airflow.sdk.task",
+    "airflow.decorators.task",
+    "airflow.sdk.definitions.decorators.task",
+    "airflow.providers.common.compat.sdk.task",
+)
 """Where ``task`` comes from."""
 
 DECORATORS: Final = {"kubernetes": "remote_pod", "kubernetes_cmd": "remote_pod_cmd"}

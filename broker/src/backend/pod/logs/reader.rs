@@ -104,6 +104,8 @@ pub(super) struct Reader {
     pub(super) brought: usize,
     /// How often it was silent although the current file had more.
     pub(super) passed_by: u32,
+    /// How often nobody could tell.
+    pub(super) unanswered: u32,
     /// How the latest follow ended by itself, if it had brought whole lines and then nothing for a while.
     pub(super) ended_by_itself: Option<End>,
     /// The same, with the last line that was had then. It counts where the log is gone before it can be looked at again.
@@ -131,6 +133,7 @@ impl Reader {
             begins_with: None,
             brought: 0,
             passed_by: 0,
+            unanswered: 0,
             place,
             ended_by_itself: None,
             read_out: None,

@@ -67,7 +67,7 @@ impl Reader {
     pub(super) fn begin(&mut self, reach: Reach) {
         self.began = self.place.clone();
         (self.reach, self.reached, self.searched, self.repeated) = (Reach::Tail, reach, 0, 0);
-        (self.begins_with, self.brought, self.passed_by) = (None, 0, 0);
+        (self.begins_with, self.brought, self.passed_by, self.unanswered) = (None, 0, 0, 0);
         self.continuity = Continuity::new(self.source.now());
         if let Reach::Known(_) = reach {
             self.place.begin_behind();

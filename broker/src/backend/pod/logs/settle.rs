@@ -30,6 +30,9 @@ const ROTATED_BYTES: usize = 16 << 10;
 /// How often a silent follow is found to be behind, a second after the other, until it is opened again.
 const PASSED_BY: u32 = 3;
 
+/// How often that is asked without an answer.
+const UNANSWERED: u32 = 10;
+
 /// What came of a doubt.
 pub(super) enum Settled {
     /// The line follows, or begins what is read again, with a gap before it or without.
@@ -102,7 +105,9 @@ impl Reader {
     /// over, and the follow is silent until the next rotation. A file as short as that of most containers is not rotated.
     pub(super) fn wants_proof(&self) -> bool {
         let may_be_rotated = self.began.nanos().is_some() || self.brought >= ROTATED_BYTES;
+        let may_be_told = self.unanswered < UNANSWERED;
         may_be_rotated
+            && may_be_told
             && self.place.is_found()
             && !self.continuity.has_caught_up()
             && self.continuity.latest().is_some()
@@ -114,7 +119,7 @@ impl Reader {
             Some(file) if file.lasts > 0 => self.continuity.is_at_the_end(),
             // It may have been written in this moment.
             Some(_) => self.passed_by += 1,
-            None => {}
+            None => self.unanswered += 1,
         }
         self.passed_by < PASSED_BY
     }
