@@ -28,6 +28,9 @@ const COMMANDS: usize = 64;
 /// Requests that the transport holds; more stay in the outbox, which is as long as the list of what is followed.
 const REQUESTS: usize = 64;
 
+/// How many names are remembered whose last messages may still come.
+const MAX_REMOVED: usize = 4096;
+
 /// Says what a [`WatchMany`] follows. Clones speak to the same one.
 #[derive(Clone, Debug)]
 pub struct Follower {
@@ -233,6 +236,10 @@ impl WatchMany {
             }
             self.outbox.push_back(Request::Remove(name.clone()));
             self.removed.insert(name);
+            if self.removed.len() >= MAX_REMOVED && matches!(self.phase, Phase::Open(_)) {
+                // A new stream has nothing to remember.
+                self.phase = Phase::Idle;
+            }
         }
     }
 

@@ -241,6 +241,47 @@ def test_a_user_who_kills_a_deferred_task_ends_its_pod_and_sees_its_last_lines(t
     assert triggerer.xcoms == {}
 
 
+def test_a_triggerer_that_was_taken_for_dead_leaves_the_pod_to_the_one_that_has_the_task(triggerer, client):
+    triggerer.state = "deferred"
+    client.script = [s.state(s.S.RUNNING)]
+    triggerer.stop(trigger(), kill=True)
+    assert not client.did("cancel")
+
+
+def test_a_kill_of_a_task_that_others_go_on_with_leaves_the_outcome_to_them(triggerer, client):
+    triggerer.state = "queued"
+    client.script = [s.state(s.S.RUNNING)]
+    client.after_cancel = [s.end(s.failed(s.FailureClass.CANCELLED_BY_CALLER))]
+    triggerer.stop(trigger(), kill=True)
+    assert client.did("cancel")
+    assert not client.did("release")
+
+
+def test_airflow_may_cancel_again_and_again_while_a_pod_is_ended(triggerer, client, monkeypatch):
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    cancel, refusals = client.cancel, [UnavailableError("away")] * 50
+
+    def refuse(*args, **kwargs):
+        if refusals:
+            killing.cancel()
+            raise refusals.pop()
+        return cancel(*args, **kwargs)
+
+    async def main():
+        nonlocal killing
+        made = triggerer.make(trigger())
+        killing = asyncio.create_task(made.on_kill())
+        await asyncio.gather(killing, return_exceptions=True)
+        await made.cleanup()
+
+    killing: asyncio.Task[None]
+    monkeypatch.setattr(client, "cancel", refuse)
+    client.script = [s.state(s.S.RUNNING), s.end(s.failed(s.FailureClass.CANCELLED_BY_CALLER))]
+    monkeypatch.setattr(module, "KILL_SECONDS", 0.5)
+    asyncio.run(main())
+    assert client.did("cancel")
+
+
 def test_a_kill_waits_for_the_last_lines_only_so_long(triggerer, client, monkeypatch):
     monkeypatch.setattr(module, "KILL_SECONDS", 0.05)
     client.script = [s.state(s.S.RUNNING)]

@@ -71,6 +71,8 @@ class FakeTriggerer:
         self.channel = Channel(client=client, many=self.many)
         self.error: Exception | None = None
         monkeypatch.setattr(follower, "channel_of", self._channel_of)
+        self.state: str | None = "failed"
+        monkeypatch.setattr(follower, "state_from_server", lambda _: self.state)
         monkeypatch.setattr("podbroker.airflow.trigger.HOLD_SECONDS", 0.0)
         monkeypatch.setattr("podbroker.airflow.position.FIRST_SECONDS", 0.0)
         monkeypatch.setattr("podbroker.airflow.position._ask", self._ask)

@@ -49,8 +49,15 @@ except ImportError:  # Airflow 2.11, 3.0 and 3.1 have them in the core package
         AirflowTaskTerminated,
         AirflowTaskTimeout,
         TaskDeferralError,
-        TaskDeferralTimeout,
     )
+
+    try:
+        from airflow.exceptions import TaskDeferralTimeout  # type: ignore[attr-defined,assignment,no-redef,unused-ignore]
+    except ImportError:
+
+        class TaskDeferralTimeout(AirflowException):  # type: ignore[no-redef]
+            """Airflow 2.11 never raises it."""
+
 
 try:
     from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import PodLaunchFailedException

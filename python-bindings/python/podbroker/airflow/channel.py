@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asgiref.sync import sync_to_async
+
 from podbroker.airflow.hook import PodbrokerHook
 
 if TYPE_CHECKING:
@@ -47,8 +49,10 @@ async def channel_of(podbroker_conn_id: str) -> Channel:
         failed = task.done() and (task.cancelled() or task.exception() is not None)
         if now - since < LOOKED_UP_SECONDS and task.get_loop() is asyncio.get_running_loop() and not failed:
             return await asyncio.shield(task)
-    # In a context of its own: it is not the business of the trigger that happens to be the first.
-    looking = contextvars.Context().run(asyncio.create_task, asyncio.to_thread(open_channel, podbroker_conn_id))
+    # Not asyncio.to_thread: before 3.3 Airflow finds its own loop from a thread only through asgiref. In a context of
+    # its own: it is not the business of the trigger that happens to be the first.
+    looking_up = sync_to_async(open_channel, thread_sensitive=False)(podbroker_conn_id)
+    looking = contextvars.Context().run(asyncio.create_task, looking_up)
     _by_connection[podbroker_conn_id] = (now, looking)
     return await asyncio.shield(looking)
 

@@ -80,6 +80,7 @@ class Deferrable(LifeCycle):
                     log=self.log,
                     checkpoint=lambda: self._checkpoint(context),
                 )
+                self._session.load()
             else:
                 self._find(context)
             known = self._known()
@@ -87,7 +88,11 @@ class Deferrable(LifeCycle):
             self.pod = self.remote_pod or named_pod(event.get("name", ""), event.get("namespace", ""))
             self._call_back("on_operator_resuming", context, fresh_pod=True, event=event)
             if event.get("status") == "timeout":
-                if event.get("complete") and self._session is not None:
+                if self._session is not None and (event.get("complete") or known.state.is_final):
+                    if not event.get("complete"):
+                        # Its lines were left to this worker.
+                        follow = self._follow = self._open(context, cursor=decoded(event.get("cursor", "")))
+                        self._pump(until=follow.over)
                     self._session.release()
                 message = f"Pod {event.get('name')} was cancelled: the execution_timeout of the task has passed"
                 raise AirflowTaskTimeout(message)

@@ -7,6 +7,7 @@ for as long as the supervisor's patience allows. Executions of earlier tries are
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NoReturn
@@ -58,22 +59,25 @@ def settle_kill(*, context: Context, session: Session | None, follow: Pump | Non
         )
         error.execution_name = name
         raise error
-    cancel(session=session, follow=follow, reason=f"The Airflow task was killed; its state is {state or 'none'}")
-    killed = ex.RemotePodKilled(f"{said}: its pod is being ended. Execution: {name or 'not known'}")
+    ended = cancel(
+        session=session, follow=follow, reason=f"The Airflow task was killed; its state is {state or 'none'}"
+    )
+    becomes = "is being ended" if ended or session is None else "could not be ended and may run on"
+    killed = ex.RemotePodKilled(f"{said}: its pod {becomes}. Execution: {name or 'not known'}")
     killed.execution_name = name
     raise killed
 
 
-def cancel(*, session: Session | None, follow: Pump | None, reason: str) -> None:
-    """Cancel the execution and show its last lines; acknowledge it if it ends meanwhile."""
-    if session is None or not session.cancel(reason) or follow is None:
-        return
-    try:
-        follow.run(follow.over, seconds=LAST_LINES_SECONDS)
-    except AirflowException:
-        return
-    if follow.ended:
-        session.release()
+def cancel(*, session: Session | None, follow: Pump | None, reason: str) -> bool:
+    """Cancel the execution and show its last lines; acknowledge it if it ends meanwhile. True if the broker has it."""
+    if session is None or not session.cancel(reason):
+        return False
+    if follow is not None:
+        with contextlib.suppress(AirflowException):
+            follow.run(follow.over, seconds=LAST_LINES_SECONDS)
+            if follow.ended:
+                session.release()
+    return True
 
 
 def end_earlier(session: Session, *, printer: LinePrinter, log: Logger, reason: str) -> None:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from asgiref.sync import sync_to_async
+
 from podbroker import (
     ExecutionState,
     InvalidCursorError,
@@ -24,7 +26,7 @@ from podbroker import (
 from podbroker.airflow._compat import AIRFLOW_V_3_3_PLUS
 from podbroker.airflow.backlog import ROOM, drained
 from podbroker.airflow.channel import channel_of
-from podbroker.airflow.kill import Verdict, state_from_server, verdict_of
+from podbroker.airflow.kill import NO_ANSWER, Verdict, state_from_server, verdict_of
 from podbroker.airflow.lines import Lines, LinesAway
 from podbroker.airflow.pods import PodClient, pod_of
 from podbroker.airflow.position import Position, decoded, encoded
@@ -48,6 +50,9 @@ LINES_AT_ONCE = 50
 
 CANCEL_SECONDS = 20.0
 """How long a cancel is tried, of the time of a kill."""
+
+STATE_SECONDS = 5.0
+"""How long Airflow is asked for the task's state."""
 
 KILL_SECONDS = 25.0
 """How long a kill takes at most, with the pod's last lines and their reading: Airflow gives it 30 s."""
@@ -82,13 +87,24 @@ class Follower:
         self._cursor = decoded(trigger.cursor)
         # What a cancellation has interrupted: an event, and how many of its lines were printed.
         self._interrupted: tuple[Event, int] | None = None
+        # Lines of some container were printed after it.
+        self._is_behind = False
         self._late_until: float | None = None
 
     async def kill(self) -> None:
-        """End the pod, and show its last lines."""
+        """End the pod, and show its last lines.
+
+        Airflow also calls this of a triggerer that was taken for dead, when another one has the task: that one's pod is
+        left alone.
+        """
         until = time.time() + KILL_SECONDS
+        state = await self._state()
+        if state == "deferred":
+            self._log.info("The task is deferred still: its pod is left to another triggerer")
+            return
         if await self._cancel("The Airflow task was killed while it was deferred"):
-            await self._show_last_lines(until)
+            # Whoever has the task otherwise has not taken the outcome over yet.
+            await self._show_last_lines(until, release=verdict_of(state) is Verdict.CANCEL)
         await drained(to=0, seconds=max(LEAVE_SECONDS, until - time.time()))
 
     async def done(self) -> None:
@@ -99,7 +115,7 @@ class Follower:
     async def leave(self) -> None:
         """Keep the place for another triggerer. Below Airflow 3.3 also find out whether the task was killed."""
         if not await self._was_killed():
-            await self._position.leave(self._trigger, self._cursor)
+            await self._position.leave(self._trigger, self._cursor, exact=not self._is_behind)
             await drained(to=0, seconds=LEAVE_SECONDS)
 
     def close(self) -> None:
@@ -109,14 +125,17 @@ class Follower:
 
     def failure(self, error: Exception) -> dict[str, Any]:
         """Give what the event says when the execution cannot be followed here."""
-        return self._payload("error", message=f"{type(error).__name__}: {error}")
+        # An exception of a user's code may quote a line, and the event is stored.
+        said = f": {error}" if isinstance(error, PodbrokerError) else ""
+        return self._payload("error", message=f"{type(error).__name__}{said}")
 
     async def follow(self) -> dict[str, Any]:
         """Follow the execution to its end, or to the task's deadline; give what the event says."""
         self._channel = await channel_of(self._trigger.podbroker_conn_id)
         try:
-            self._lines = await asyncio.to_thread(
-                Lines.from_json, self._trigger.lines, log=self._log, client=self._pod_client(self._channel)
+            # As all that runs code of users, which may ask Airflow for something: see channel.py.
+            self._lines = await sync_to_async(Lines.from_json, thread_sensitive=False)(
+                self._trigger.lines, log=self._log, client=self._pod_client(self._channel)
             )
         except LinesAway as error:
             self._log.warning("The worker prints the lines of the pod at its end, because here %s", error)
@@ -223,7 +242,7 @@ class Follower:
         self._position.advance(self._trigger, self._cursor)
 
     async def _in_thread(self, progress: Progress, piece: LogChunk, cursor: bytes) -> None:
-        printing = asyncio.ensure_future(asyncio.to_thread(progress.handle, piece))
+        printing = asyncio.ensure_future(sync_to_async(progress.handle, thread_sensitive=False)(piece))
         try:
             await asyncio.shield(printing)
         except asyncio.CancelledError:
@@ -234,7 +253,9 @@ class Follower:
 
     def _advance(self, progress: Progress, event: Event, cursor: bytes) -> None:
         if progress.may_resume_after(event) and cursor:
-            self._cursor = cursor
+            self._cursor, self._is_behind = cursor, False
+        elif isinstance(event, LogChunk):
+            self._is_behind = True
 
     async def _be_late(self) -> None:
         self._late_until = time.time() + LATE_SECONDS
@@ -262,7 +283,7 @@ class Follower:
             self._log.info("Execution %s is being cancelled: %s", self._name, reason)
             return True
 
-    async def _show_last_lines(self, until: float) -> None:
+    async def _show_last_lines(self, until: float, *, release: bool) -> None:
         self._late_until = until
         try:
             if self._interrupted is not None:
@@ -273,7 +294,7 @@ class Follower:
                 if event is None:
                     return
                 await self._handle(event)
-            if self._channel is not None:
+            if release and self._channel is not None:
                 await self._channel.client.release_async(self._name, claim=self._trigger.claim)
         except PodbrokerError as error:
             self._log.info("The last lines of the pod are not known: %s", error)
@@ -282,16 +303,26 @@ class Follower:
         """Below Airflow 3.3: ask whether a user acted on the task, and end its pod if so."""
         if AIRFLOW_V_3_3_PLUS or self._trigger.keep_on_kill or self._trigger.task_instance is None:
             return False
-        try:
-            state = await asyncio.to_thread(state_from_server, self._trigger.task_instance)
-        except Exception as error:  # noqa: BLE001 -- without an answer the pod is left alone
-            self._log.info("The task's state is not known, its pod is left running: %s", error)
+        state = await self._state()
+        if state == NO_ANSWER:
+            self._log.info("The task's state is not known, its pod is left running")
             return False
-        # Of a task that is deferred still, another triggerer goes on with the pod.
-        if verdict_of(state) is not Verdict.CANCEL:
+        # Of a task that is deferred still, another triggerer goes on with the pod. One that has taken too long comes
+        # back to a worker, which 2.11 does not let end the pod.
+        is_late = self._trigger.deadline is not None and time.time() >= self._trigger.deadline
+        if verdict_of(state) is not Verdict.CANCEL and not (is_late and state != "deferred"):
             return False
         await self._cancel(f"The Airflow task was killed while it was deferred; its state is {state or 'none'}")
         return True
+
+    async def _state(self) -> str | None:
+        """Ask for the task's state; ``NO_ANSWER`` when none comes in time."""
+        asking = sync_to_async(state_from_server, thread_sensitive=False)(self._trigger.task_instance)
+        try:
+            return await asyncio.wait_for(asyncio.shield(asking), STATE_SECONDS)
+        except Exception as error:  # noqa: BLE001 -- whatever went wrong, there is no answer
+            self._log.debug("The task's state is not known: %r", error)
+            return NO_ANSWER
 
     def _ending(self, progress: Progress) -> dict[str, Any]:
         outcome = progress.outcome

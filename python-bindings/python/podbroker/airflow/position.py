@@ -92,11 +92,11 @@ class Position:
             self._saved_at = now
             self._writing = asyncio.create_task(self._write(trigger, cursor, exact=False))
 
-    async def leave(self, trigger: Any, cursor: bytes) -> None:  # noqa: ANN401
-        """Keep the place exactly, because another triggerer goes on."""
+    async def leave(self, trigger: Any, cursor: bytes, *, exact: bool) -> None:  # noqa: ANN401
+        """Keep the place, because another triggerer goes on; ``exact`` if nothing was printed after it."""
         if cursor:
             # Written after what may still be on its way: the supervisor keeps the order.
-            await self._write(trigger, cursor, exact=True)
+            await self._write(trigger, cursor, exact=exact)
 
     async def drop(self, trigger: Any) -> None:  # noqa: ANN401
         """Take the place away: the task has gone on."""
@@ -147,7 +147,10 @@ async def _ask(what: str, trigger: Any, **more: Mapping[str, object]) -> Any:  #
     which = {"key": KEY, "dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": mapped}
     try:
         seconds = READ_SECONDS if what == "GetXCom" else WRITE_SECONDS
-        return await asyncio.wait_for(comms.asend(getattr(messages, what)(**which, **more)), seconds)
+        # Finished whoever stops waiting: before 3.3 an answer that nobody has read is taken for the next question's.
+        asking = asyncio.ensure_future(comms.asend(getattr(messages, what)(**which, **more)))
+        asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        return await asyncio.wait_for(asyncio.shield(asking), seconds)
     except Exception as error:  # noqa: BLE001 -- of Airflow's API, its database, or a supervisor that is gone
         trigger.log.debug("The place in the log: %s failed: %r", what, error)
         return None

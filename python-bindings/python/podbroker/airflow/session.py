@@ -137,27 +137,33 @@ class Session:
         self._log = log
         self.checkpoint = checkpoint
         self._claim = ""
+        self._name = ""
         self._sent = False
         self.execution: Execution | None = None
 
     @property
     def name(self) -> str:
         """The broker's address of the execution; empty while none is known."""
-        return self.execution.name if self.execution is not None else ""
+        return self.execution.name if self.execution is not None else self._name
 
     @classmethod
     def resume(
         cls, *, client: ClientProtocol, name: str, claim: str, log: Logger, checkpoint: Callable[[], None]
     ) -> Session:
-        """Go on with an execution that an earlier process of this try holds by ``claim``."""
+        """Go on with an execution that an earlier process of this try holds by ``claim``. Asks nobody: see ``load``."""
         nothing = new_request(target="", execution_id="", pod={}, labels={}, policies=Policies())
         session = cls(client=client, request=nothing, log=log, checkpoint=checkpoint)
+        session._name, session._claim = name, claim
+        return session
+
+    def load(self) -> None:
+        """Read the execution that is gone on with. It can be cancelled before that."""
         try:
-            session.execution = ask(lambda: client.get(name), seconds=ANSWER_SECONDS, checkpoint=checkpoint)
+            self.execution = ask(
+                lambda: self._client.get(self.name), seconds=ANSWER_SECONDS, checkpoint=self.checkpoint
+            )
         except PodbrokerError as error:
             raise exception_of_error(error, doing="The pod of the deferred task is not found") from error
-        session._claim = claim
-        return session
 
     @property
     def claim(self) -> str:
@@ -246,7 +252,7 @@ class Session:
     def cancel(self, reason: str) -> bool:
         """Ask for the execution's end. True when the broker has it. Settles a submit whose answer was lost before."""
         try:
-            if self.execution is None:
+            if not self.name:
                 self._settle()
             ask(lambda: self._client.cancel(self.name, claim=self._claim, reason=reason), seconds=CANCEL_SECONDS)
         except NotFoundError:

@@ -9,6 +9,7 @@ ended, not what it handed back, since both are stored in Airflow's database.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ class RemotePodTrigger(BaseTrigger):
         self._follower: Follower | None = None
         self._fired = False
         self._killed = False
+        self._killing: asyncio.Task[None] | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Say how to make it anew."""
@@ -90,25 +92,39 @@ class RemotePodTrigger(BaseTrigger):
             self.log.warning("The pod cannot be followed here, a worker goes on with it: %s", error)
             payload = follower.failure(error)
         await asyncio.sleep(max(0.0, self.began + HOLD_SECONDS - time.time()))
-        self._fired = True
         await follower.done()
+        self._fired = True  # and nothing is waited for from here to the event
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """End the pod, because a user acted on the task (Airflow 3.3 and later)."""
         self._killed = True
         if not self._fired and not self.keep_on_kill:
-            await (await self._made()).kill()
+            self._killing = asyncio.create_task(self._kill())
+            await self._to_its_end(self._killing)
 
     async def cleanup(self) -> None:
         """Keep the place for the next triggerer. Below Airflow 3.3 also find out whether the task was killed."""
+        if self._killing is not None:
+            await self._to_its_end(self._killing)
         if self._follower is None:
             return
         try:
             if not self._fired and not self._killed:
-                await self._follower.leave()
+                await self._to_its_end(asyncio.create_task(self._follower.leave()))
         finally:
             self._follower.close()
+
+    async def _kill(self) -> None:
+        await (await self._made()).kill()
+
+    async def _to_its_end(self, task: asyncio.Task[None]) -> None:
+        """Wait for a task that is bounded by itself: Airflow cancels again each second until a trigger has ended."""
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.warning("What is left to do for the pod was not done: %s", error)
 
     async def _made(self) -> Follower:
         if self._follower is None:
