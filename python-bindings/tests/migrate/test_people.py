@@ -78,6 +78,26 @@ PERSON = {
     "an operator by default": (IMPORT + "def f(c=K): c()\n", "2:9 operator-as-value"),
     "a part of a mapped task": (IMPORT + "f = K.partial\n", "2:5 operator-as-value"),
     "a task decorator with another name": (TASK + "pod = task.kubernetes\n", "2:7 operator-as-value"),
+    "a decorator of one's own module": (
+        "from ours.dags import task\n@task.kubernetes(in_cluster=True)\ndef f(): ...\n",
+        "2:2 unknown-decorator",
+    ),
+    "a command's decorator through a module": (
+        "import ours\n@ours.task.kubernetes_cmd\ndef f(): ...\n",
+        "2:2 unknown-decorator",
+    ),
+    "a decorator of a neighbour with another name": (
+        "from .common import task as t\n@t.kubernetes(image='i')\ndef f(): ...\n",
+        "2:2 unknown-decorator",
+    ),
+    "a decorator by a star": (
+        "from airflow.decorators import *\n@task.kubernetes(image='i')\ndef f(): ...\n",
+        "2:2 unknown-decorator",
+    ),
+    "a decorator that the file makes": (
+        "import ours\ntask = ours.decorators()\n@task.kubernetes(image='i')\ndef f(): ...\n",
+        "3:2 unknown-decorator",
+    ),
     "a decorator's argument": (
         TASK + "@task.kubernetes(in_cluster=True)\ndef f(): ...\n",
         "2:18 argument-without-effect",
@@ -123,6 +143,11 @@ NOTHING = {
     "a type of its own": IMPORT + "Pods = dict[str, K]\nt = cast(K, x)\n",
     "an export": IMPORT + "__all__ = ['K']\n",
     "a function named dict": IMPORT + "from ours import dict\nd = dict(in_cluster=True)\n",
+    "a class of the file with such a method": "class Registry: ...\nr = Registry()\n@r.kubernetes\ndef f(): ...\n"
+    "@Registry.kubernetes('x')\ndef g(): ...\n",
+    "a class of the file that is named task": "class task: ...\n@task.kubernetes\ndef f(): ...\n",
+    "a mark of pytest": "import pytest\n@pytest.mark.kubernetes\ndef f(): ...\n",
+    "another method of an own task": "from ours import task\n@task.docker\ndef f(): ...\nx.kubernetes\n",
     "execute, which works as upstream's": IMPORT,
 }
 

@@ -9,7 +9,7 @@ import libcst as cst
 from podbroker.migrate.arguments import Call, find_in_call, find_in_dict, find_in_dict_call
 from podbroker.migrate.finding import Finding, Level
 from podbroker.migrate.kinds import MAPPING, kind_of
-from podbroker.migrate.names import GONE, MODULES, NEW_MODULE, OPERATORS, OTHERS, OURS, OWNED_METHODS, Kind
+from podbroker.migrate.names import DECORATORS, GONE, MODULES, NEW_MODULE, OPERATORS, OTHERS, OURS, OWNED_METHODS, Kind
 from podbroker.migrate.tree import Alias
 from podbroker.migrate.values import find_values, imports_operator
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["find", "find_calls"]
 
+_NOT_AIRFLOWS = "pytest."
+"""``pytest.mark.kubernetes`` is the one well-known decorator that has such a name and is none of Airflow's."""
 _CLASS_NAMES = frozenset(name.rpartition(".")[2] for name, new in OPERATORS.items() if new.kind is not Kind.DECORATOR)
 
 
@@ -51,6 +53,7 @@ def find(tree: Tree, calls: list[Call]) -> Iterator[Finding]:
     for statement in tree.nodes(cst.ImportFrom):
         yield from _find_in_import(tree, statement)
     yield from _find_in_texts(tree)
+    yield from _find_decorators(tree)
     yield from _find_subclasses(tree)
     yield from _find_attributes(tree, {call.node for call in calls})
 
@@ -98,6 +101,26 @@ def _is_docstring(tree: Tree, node: cst.CSTNode) -> bool:
     while isinstance(parent, cst.ConcatenatedString):
         parent = tree.parent(parent)
     return isinstance(parent, cst.Expr)
+
+
+def _find_decorators(tree: Tree) -> Iterator[Finding]:
+    """Look for task decorators of a ``task`` that comes from elsewhere, such as a module of one's own."""
+    classes = {node.name.value for node in tree.nodes(cst.ClassDef)}
+    for decorator in tree.nodes(cst.Decorator):
+        node = decorator.decorator
+        while isinstance(node, cst.Call):
+            node = node.func
+        if not isinstance(node, cst.Attribute) or node.attr.value not in DECORATORS or kind_of(tree, node) is not None:
+            continue
+        base = tree.code(node.value)
+        # An import, or a star's: it may be Airflow's. What the file itself makes counts if it has the name.
+        is_other = (tree.is_own(node) and (base in classes or base.rpartition(".")[2] != "task")) or any(
+            name.startswith(_NOT_AIRFLOWS) for name in tree.names(node)
+        )
+        if not is_other:
+            new = f"{base}.{DECORATORS[node.attr.value]}"
+            message = f"where {base} comes from is not known: if it is Airflow's, change it to {new} by hand"
+            yield _person(tree, node, "unknown-decorator", message)
 
 
 def _find_subclasses(tree: Tree) -> Iterator[Finding]:
