@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from podbroker.migrate import analysis, arguments, imports, people
+from podbroker.migrate import analysis, arguments, imports, people, values
 from podbroker.migrate.command import main
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "migration.md").read_text()
@@ -55,9 +55,11 @@ def test_the_exit_codes_are_those_of_the_page(capfd):
 
 
 def test_the_page_names_every_code():
-    sources = [Path(module.__file__).read_text() for module in (analysis, arguments, imports, people)]
+    sources = [Path(module.__file__).read_text() for module in (analysis, arguments, imports, people, values)]
     codes = set(
-        re.findall(r'(?:Level\.\w+|node|alias\.node|part|each|attribute), "([a-z]+(?:-[a-z]+)*)"', "\n".join(sources))
+        re.findall(
+            r'(?:Level\.\w+|node|alias\.node|part|each|attribute|use|item), "([a-z]+(?:-[a-z]+)*)"', "\n".join(sources)
+        )
     )
     assert len(codes) > 12
     assert {code for code in codes if f"`{code}`" not in PAGE} == set()

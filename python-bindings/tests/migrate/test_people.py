@@ -21,6 +21,7 @@ PERSON = {
     "a module that may be another": (
         f"try:\n  import {POD} as p\nexcept ImportError:\n  p = None\nx = p.KubernetesPodOperator\n",
         "5:5 ambiguous",
+        "5:5 operator-as-value",
     ),
     "in_cluster": (IMPORT + "K(\n    in_cluster=flag,\n)\n", "3:5 argument-without-effect"),
     "config_file": (IMPORT + "K(config_file='/k')\n", "2:3 argument-without-effect"),
@@ -41,6 +42,62 @@ PERSON = {
         "2:30 hidden-arguments",
     ),
     "default arguments": (IMPORT + "d = {'in_cluster': True, 'owner': 'me'}\nK(image='i')\n", "2:6 argument-in-dict"),
+    "default arguments of a call": (
+        IMPORT + "d = dict(config_file='k', owner='me')\nK(image='i')\n",
+        "2:10 argument-in-dict",
+    ),
+    "default arguments beside a subclass": (
+        IMPORT + "d = dict(cluster_context='c')\nclass Mine(K): ...\n",
+        "2:10 argument-in-dict",
+        "3:1 subclass",
+    ),
+    "default arguments that are exported": (
+        IMPORT + "__all__ = ['K', 'D', 'E']\nD = {'in_cluster': True}\nE = dict(kubernetes_conn_id='c')\n",
+        "3:6 argument-in-dict",
+        "4:10 argument-in-dict",
+    ),
+    "default arguments beside a module": (
+        f"import {POD} as p\nd = dict(config_file='k')\ndef f(x: p.KubernetesPodOperator): ...\n",
+        "2:10 argument-in-dict",
+    ),
+    "a partial call": (
+        IMPORT + "f = partial(K, in_cluster=True, config_file='x')\n",
+        "2:13 operator-as-value",
+    ),
+    "another name": (IMPORT + "Pod = K\nPod(in_cluster=True)\n", "2:7 operator-as-value"),
+    "another name by a module": (
+        f"import {POD} as p\nPod = p.KubernetesPodOperator\n",
+        "2:7 operator-as-value",
+    ),
+    "a table of operators": (
+        EKS + "table = {'eks': E, 'both': [E]}\n",
+        "2:17 operator-as-value",
+        "2:29 operator-as-value",
+    ),
+    "an operator that is given back": (IMPORT + "def f():\n  return K\n", "3:10 operator-as-value"),
+    "an operator by default": (IMPORT + "def f(c=K): c()\n", "2:9 operator-as-value"),
+    "a part of a mapped task": (IMPORT + "f = K.partial\n", "2:5 operator-as-value"),
+    "a task decorator with another name": (TASK + "pod = task.kubernetes\n", "2:7 operator-as-value"),
+    "a decorator of one's own module": (
+        "from ours.dags import task\n@task.kubernetes(in_cluster=True)\ndef f(): ...\n",
+        "2:2 unknown-decorator",
+    ),
+    "a command's decorator through a module": (
+        "import ours\n@ours.task.kubernetes_cmd\ndef f(): ...\n",
+        "2:2 unknown-decorator",
+    ),
+    "a decorator of a neighbour with another name": (
+        "from .common import task as t\n@t.kubernetes(image='i')\ndef f(): ...\n",
+        "2:2 unknown-decorator",
+    ),
+    "a decorator by a star": (
+        "from airflow.decorators import *\n@task.kubernetes(image='i')\ndef f(): ...\n",
+        "2:2 unknown-decorator",
+    ),
+    "a decorator that the file makes": (
+        "import ours\ntask = ours.decorators()\n@task.kubernetes(image='i')\ndef f(): ...\n",
+        "3:2 unknown-decorator",
+    ),
     "a decorator's argument": (
         TASK + "@task.kubernetes(in_cluster=True)\ndef f(): ...\n",
         "2:18 argument-without-effect",
@@ -81,6 +138,16 @@ NOTHING = {
     "a docstring": f'def f():\n    """Like {POD}."""\n',
     "another class's client": IMPORT + "K(image='i')\nclass A:\n  def f(self): self.client.x\n",
     "a dictionary without an operator": "from airflow.providers.cncf.kubernetes.secret import Secret\nd = {'in_cluster': True}\n",
+    "what only asks for the class": IMPORT
+    + "def f(x: K, y: 'K') -> list[K | None]:\n  z: K = x\n  if isinstance(x, (str, K)) or type(x) is K: pass\n  return K.template_fields\n",
+    "a type of its own": IMPORT + "Pods = dict[str, K]\nt = cast(K, x)\n",
+    "an export": IMPORT + "__all__ = ['K']\n",
+    "a function named dict": IMPORT + "from ours import dict\nd = dict(in_cluster=True)\n",
+    "a class of the file with such a method": "class Registry: ...\nr = Registry()\n@r.kubernetes\ndef f(): ...\n"
+    "@Registry.kubernetes('x')\ndef g(): ...\n",
+    "a class of the file that is named task": "class task: ...\n@task.kubernetes\ndef f(): ...\n",
+    "a mark of pytest": "import pytest\n@pytest.mark.kubernetes\ndef f(): ...\n",
+    "another method of an own task": "from ours import task\n@task.docker\ndef f(): ...\nx.kubernetes\n",
     "execute, which works as upstream's": IMPORT,
 }
 

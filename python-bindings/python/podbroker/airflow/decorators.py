@@ -31,18 +31,44 @@ RESULT_FILE = "/airflow/xcom/return.json"
 """Where the broker's sidecar looks for the value."""
 
 
-class _Named:
-    """The name of the pod follows the function, as upstream's decorators have it."""
+class _FromFunction(DecoratedOperator, RemotePodOperator):
+    """A pod whose command comes from a Python function when the task runs."""
+
+    # A function's surroundings cannot always be copied.
+    shallow_copy_attrs: Sequence[str] = ("python_callable",)
+    _has_command = False
 
     @staticmethod
-    def pod_name(function: Callable[..., Any], kwargs: dict[str, Any]) -> str | None:
-        """Take the name that was given, or make one. None, if given, leaves it to the operator."""
+    def _name_of(function: Callable[..., Any], kwargs: dict[str, Any]) -> str | None:
+        """Take the name that was given, or make one as upstream's decorators do. None leaves it to the operator."""
         made = f"k8s-airflow-pod-{getattr(function, '__name__', 'function')}"
         name: str | None = kwargs.pop("name", made)
         return name
 
+    def execute(self, context: Context) -> Any:  # noqa: ANN401 -- as RemotePodOperator
+        """Find out the command, and run it."""
+        self._prepare(context)
+        return super().execute(context)
 
-class _RemotePodDecoratedOperator(DecoratedOperator, RemotePodOperator):
+    def build_pod_request_obj(self, context: Context | None = None, **kwargs: Any) -> k8s.V1Pod:  # noqa: ANN401
+        """Make the manifest; after a trigger that failed, ``execute`` was not called in this process.
+
+        Without a context, as in a dry run, the command is not known and is not in it.
+        """
+        if context is not None and not self._has_command:
+            self._prepare(context)
+        return super().build_pod_request_obj(context, **kwargs)
+
+    def _prepare(self, context: Context) -> None:
+        self._set_command(context)
+        self._has_command = True
+
+    def _set_command(self, context: Context) -> None:
+        """Set what of the pod comes from the function: the same each time in one try."""
+        raise NotImplementedError
+
+
+class _RemotePodDecoratedOperator(_FromFunction):
     """Runs a Python function in a pod."""
 
     custom_operator_name = "@task.remote_pod"
@@ -51,8 +77,6 @@ class _RemotePodDecoratedOperator(DecoratedOperator, RemotePodOperator):
         "op_kwargs",
         *(name for name in RemotePodOperator.template_fields if name not in {"cmds", "arguments"}),
     )
-    # A function's surroundings cannot always be copied.
-    shallow_copy_attrs: Sequence[str] = ("python_callable",)
 
     def __init__(
         self,
@@ -64,12 +88,12 @@ class _RemotePodDecoratedOperator(DecoratedOperator, RemotePodOperator):
     ) -> None:
         self.use_dill = use_dill
         self.python = python
-        name = _Named.pod_name(python_callable, kwargs)
+        name = self._name_of(python_callable, kwargs)
         # What stands here is taken for the command until it is known.
         super().__init__(python_callable=python_callable, name=name, cmds=[python], **kwargs)
 
-    def execute(self, context: Context) -> Any:  # noqa: ANN401 -- what the function returns
-        """Put the function into the pod, run it, and give back its value."""
+    def _set_command(self, context: Context) -> None:  # noqa: ARG002 -- the arguments are rendered already
+        """Put the function and its arguments into the pod."""
         # dill is not needed unless it is asked for.
         pickler = import_module("dill") if self.use_dill else pickle
         script = script_of(
@@ -85,15 +109,13 @@ class _RemotePodDecoratedOperator(DecoratedOperator, RemotePodOperator):
             *(k8s.V1EnvVar(name=name, value=value) for name, value in own.items()),
         ]
         self.cmds, self.arguments = [self.python, "-c", BOOTSTRAP], []
-        return super().execute(context)
 
 
-class _RemotePodCmdDecoratedOperator(DecoratedOperator, RemotePodOperator):
+class _RemotePodCmdDecoratedOperator(_FromFunction):
     """Runs in a pod the command that a Python function returns."""
 
     custom_operator_name = "@task.remote_pod_cmd"
     template_fields: Sequence[str] = ("op_args", "op_kwargs", *RemotePodOperator.template_fields)
-    shallow_copy_attrs: Sequence[str] = ("python_callable",)
     # The command is known only when the task runs, and people want to see it.
     overwrite_rtif_after_execution: bool = True
 
@@ -113,18 +135,17 @@ class _RemotePodCmdDecoratedOperator(DecoratedOperator, RemotePodOperator):
                 UserWarning,
                 stacklevel=3,
             )
-        name = _Named.pod_name(python_callable, kwargs)
+        name = self._name_of(python_callable, kwargs)
         super().__init__(python_callable=python_callable, name=name, **kwargs)
 
-    def execute(self, context: Context) -> Any:  # noqa: ANN401 -- whatever JSON the pod hands back
-        """Ask the function for the command, and run it."""
+    def _set_command(self, context: Context) -> None:
+        """Ask the function for the command."""
         known: dict[str, Any] = {**context, **self.op_kwargs}
         kwargs = determine_kwargs(self.python_callable, self.op_args, known)
         command = self._checked(self.python_callable(*self.op_args, **kwargs))
         # The function may return templates.
         rendered = [str(each) for each in self.render_template(command, context)]
         self.cmds, self.arguments = ([], rendered) if self.args_only else (rendered, [])
-        return super().execute(context)
 
     def _checked(self, command: object) -> list[str]:
         name = self.python_callable.__name__

@@ -125,6 +125,7 @@ class Deferrable(LifeCycle):
 
     def _find(self, context: Context) -> bool:
         """Find the execution that an earlier process of this try started; False when there is none."""
+        self.name = self._set_name(self.name)
         if self.pod_request_obj is None:
             self.pod_request_obj = self.build_pod_request_obj(context)
         session, _ = self._new_session(self.pod_request_obj, context)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from podbroker.migrate.tree import Tree
 
-__all__ = ["Call", "find_in_call", "find_in_dict"]
+__all__ = ["Call", "find_in_call", "find_in_dict", "find_in_dict_call"]
 
 _NOTHING = frozenset({"None", "False"})
 
@@ -59,9 +59,22 @@ def find_in_dict(tree: Tree, node: cst.Dict) -> Iterator[Finding]:
         name = element.key.evaluated_value
         if not isinstance(name, str):
             continue
-        reason = _NAMES_IN_DICTS.get(name)
-        if reason is not None and tree.code(element.value) not in _NOTHING:
-            yield Finding(tree.start(element), Level.PERSON, "argument-in-dict", f"{name}: {reason}")
+        yield from _find_in_item(tree, element, name, element.value)
+
+
+def find_in_dict_call(tree: Tree, node: cst.Call) -> Iterator[Finding]:
+    """Look for arguments in a dictionary that is made by ``dict(name=value)``."""
+    if "builtins.dict" not in tree.names(node.func):
+        return
+    for arg in node.args:
+        if arg.keyword is not None:
+            yield from _find_in_item(tree, arg, arg.keyword.value, arg.value)
+
+
+def _find_in_item(tree: Tree, item: cst.CSTNode, name: str, value: cst.BaseExpression) -> Iterator[Finding]:
+    reason = _NAMES_IN_DICTS.get(name)
+    if reason is not None and tree.code(value) not in _NOTHING:
+        yield Finding(tree.start(item), Level.PERSON, "argument-in-dict", f"{name}: {reason}")
 
 
 def _find_in_argument(tree: Tree, call: Call, arg: cst.Arg, name: str) -> Iterator[Finding]:

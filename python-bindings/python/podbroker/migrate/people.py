@@ -6,21 +6,12 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from podbroker.migrate.arguments import Call, find_in_call, find_in_dict
+from podbroker.migrate.arguments import Call, find_in_call, find_in_dict, find_in_dict_call
 from podbroker.migrate.finding import Finding, Level
-from podbroker.migrate.names import (
-    DECORATORS,
-    GONE,
-    MODULES,
-    NEW_MODULE,
-    OPERATORS,
-    OTHERS,
-    OURS,
-    OWNED_METHODS,
-    TASK_NAMES,
-    Kind,
-)
+from podbroker.migrate.kinds import MAPPING, kind_of
+from podbroker.migrate.names import DECORATORS, GONE, MODULES, NEW_MODULE, OPERATORS, OTHERS, OURS, OWNED_METHODS, Kind
 from podbroker.migrate.tree import Alias
+from podbroker.migrate.values import find_values, imports_operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["find", "find_calls"]
 
-_MAPPING = frozenset({"partial", "expand", "expand_kwargs"})
-_TASKS = frozenset(f"{task}.{name}" for task in TASK_NAMES for name in (*DECORATORS, *DECORATORS.values()))
+_NOT_AIRFLOWS = "pytest."
+"""``pytest.mark.kubernetes`` is the one well-known decorator that has such a name and is none of Airflow's."""
 _CLASS_NAMES = frozenset(name.rpartition(".")[2] for name, new in OPERATORS.items() if new.kind is not Kind.DECORATOR)
 
 
@@ -38,27 +29,31 @@ def find_calls(tree: Tree) -> list[Call]:
     """Give the calls that make operators, with those of decorators that are not called."""
     calls = []
     for node in tree.nodes(cst.Call):
-        kind, is_mapped = _kind_of(tree, node.func)
+        kind, is_mapped = _kind_of_call(tree, node.func)
         if kind is not None:
             calls.append(Call(node, kind, makes=not is_mapped))
     calls += [
         Call(cst.Call(func=node.decorator), Kind.DECORATOR, makes=True)
         for node in tree.nodes(cst.Decorator)
-        if not isinstance(node.decorator, cst.Call) and _own_kind(tree, node.decorator) is not None
+        if not isinstance(node.decorator, cst.Call) and kind_of(tree, node.decorator) is not None
     ]
     return calls
 
 
 def find(tree: Tree, calls: list[Call]) -> Iterator[Finding]:
     """Give what a person has to look at, in any order."""
-    for call in calls:
-        yield from find_in_call(tree, call)
-    if calls:
-        for node in tree.nodes(cst.Dict):
-            yield from find_in_dict(tree, node)
+    for made in calls:
+        yield from find_in_call(tree, made)
+    if calls or imports_operator(tree):
+        for literal in tree.nodes(cst.Dict):
+            yield from find_in_dict(tree, literal)
+        for call in tree.nodes(cst.Call):
+            yield from find_in_dict_call(tree, call)
+    yield from find_values(tree)
     for statement in tree.nodes(cst.ImportFrom):
         yield from _find_in_import(tree, statement)
     yield from _find_in_texts(tree)
+    yield from _find_decorators(tree)
     yield from _find_subclasses(tree)
     yield from _find_attributes(tree, {call.node for call in calls})
 
@@ -108,8 +103,28 @@ def _is_docstring(tree: Tree, node: cst.CSTNode) -> bool:
     return isinstance(parent, cst.Expr)
 
 
+def _find_decorators(tree: Tree) -> Iterator[Finding]:
+    """Look for task decorators of a ``task`` that comes from elsewhere, such as a module of one's own."""
+    classes = {node.name.value for node in tree.nodes(cst.ClassDef)}
+    for decorator in tree.nodes(cst.Decorator):
+        node = decorator.decorator
+        while isinstance(node, cst.Call):
+            node = node.func
+        if not isinstance(node, cst.Attribute) or node.attr.value not in DECORATORS or kind_of(tree, node) is not None:
+            continue
+        base = tree.code(node.value)
+        # An import, or a star's: it may be Airflow's. What the file itself makes counts if it has the name.
+        is_other = (tree.is_own(node) and (base in classes or base.rpartition(".")[2] != "task")) or any(
+            name.startswith(_NOT_AIRFLOWS) for name in tree.names(node)
+        )
+        if not is_other:
+            new = f"{base}.{DECORATORS[node.attr.value]}"
+            message = f"where {base} comes from is not known: if it is Airflow's, change it to {new} by hand"
+            yield _person(tree, node, "unknown-decorator", message)
+
+
 def _find_subclasses(tree: Tree) -> Iterator[Finding]:
-    found = [node for node in tree.nodes(cst.ClassDef) if any(_own_kind(tree, base.value) for base in node.bases)]
+    found = [node for node in tree.nodes(cst.ClassDef) if any(kind_of(tree, base.value) for base in node.bases)]
     for node in found:
         message = f"class {node.name.value} is a subclass: its life cycle is RemotePodOperator's now"
         yield _person(tree, node, "subclass", message)
@@ -146,23 +161,16 @@ def _gone(tree: Tree, attribute: cst.Attribute) -> str:
     return f"{tree.code(attribute)}: {GONE[attribute.attr.value]}"
 
 
-def _kind_of(tree: Tree, func: cst.BaseExpression) -> tuple[Kind | None, bool]:
+def _kind_of_call(tree: Tree, func: cst.BaseExpression) -> tuple[Kind | None, bool]:
     """Say which operator a call makes, and whether it is one step of a mapped one."""
-    if not isinstance(func, cst.Attribute) or func.attr.value not in _MAPPING:
-        return _own_kind(tree, func), False
+    if not isinstance(func, cst.Attribute) or func.attr.value not in MAPPING:
+        return kind_of(tree, func), False
     inner = func.value
     while isinstance(inner, cst.Call):
         inner = inner.func
-        if isinstance(inner, cst.Attribute) and inner.attr.value in _MAPPING:
+        if isinstance(inner, cst.Attribute) and inner.attr.value in MAPPING:
             inner = inner.value
-    return _own_kind(tree, inner), True
-
-
-def _own_kind(tree: Tree, node: cst.BaseExpression) -> Kind | None:
-    names = tree.names(node)
-    if names & _TASKS:
-        return Kind.DECORATOR
-    return next((new.kind for name in sorted(names) if (new := OPERATORS.get(name) or OURS.get(name))), None)
+    return kind_of(tree, inner), True
 
 
 def _person(tree: Tree, node: cst.CSTNode, code: str, message: str) -> Finding:

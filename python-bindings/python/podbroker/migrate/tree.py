@@ -12,6 +12,7 @@ from libcst.metadata import (
     MetadataWrapper,
     ParentNodeProvider,
     PositionProvider,
+    QualifiedNameSource,
     ScopeProvider,
 )
 
@@ -110,6 +111,13 @@ class Tree:
         scope = self._scopes.get(node)
         return (
             frozenset(name.name for name in scope.get_qualified_names_for(node)) if scope is not None else frozenset()
+        )
+
+    def is_own(self, node: cst.CSTNode) -> bool:
+        """Tell whether an expression stands for something that this file itself makes."""
+        scope = self._scopes.get(node)
+        return scope is not None and any(
+            name.source is QualifiedNameSource.LOCAL for name in scope.get_qualified_names_for(node)
         )
 
     def references(self, alias: Alias) -> Sequence[cst.CSTNode]:
