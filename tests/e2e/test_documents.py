@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from e2e.site import Namespace, Site
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+#: Pages whose examples need no broker; python-bindings/tests/migrate executes them.
+ELSEWHERE: Final = {"migration.md"}
+PAGES: Final = (
+    ROOT / "README.md",
+    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name not in ELSEWHERE),
+)
+#: Pages that are tables of facts; tests beside what they tell of compare them with it.
+FACTS: Final = {"compatibility.md", "faults.md", "parameters.md", "parity.md", "performance.md", "rbac.md"}
 #: The target that the pages name.
 TARGET: Final = "default"
 
@@ -67,7 +74,7 @@ def test_the_examples_of_a_page_run_as_they_stand(
     page: Path, broker: Broker, namespace: Namespace, site: Site, tmp_path: Path
 ) -> None:
     if not blocks(page, "sh"):
-        assert page.name in {"faults.md", "performance.md"}, "a page without an example says nothing that can be tried"
+        assert page.name in FACTS, "a page without an example says nothing that can be tried"
         return
     if page.name == "README.md":
         first_call(broker)
