@@ -68,7 +68,16 @@ def make(client: FakeClient, log: RecordingLog, monkeypatch: pytest.MonkeyPatch)
 
 
 UPSTREAM = inspect.signature(KubernetesPodOperator.__init__).parameters
-NEWER = frozenset({"container_name_log_prefix_enabled", "log_formatter", "on_kill_action", "trigger_kwargs"})
+NEWER = frozenset(
+    {
+        "container_name_log_prefix_enabled",
+        "log_events_on_startup",
+        "log_formatter",
+        "on_kill_action",
+        "trigger_kwargs",
+        "xcom_sidecar_container_security_context",
+    }
+)
 """Arguments that older providers do not have, and that nothing takes the place of there."""
 
 

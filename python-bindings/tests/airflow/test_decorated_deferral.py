@@ -6,18 +6,13 @@ from datetime import timedelta
 
 import pytest
 import scripted as s
-from versions import task
+from versions import TaskDeferred, has_deferral_timeouts, task
 
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import AirflowTaskTimeout, TaskDeferralError, TaskDeferralTimeout
 from podbroker.airflow.operator import RemotePodOperator
 from podbroker.airflow.script import BOOTSTRAP, INPUT_VARIABLE, SCRIPT_VARIABLE
 from podbroker.exceptions import ConflictError
-
-try:
-    from airflow.sdk.exceptions import TaskDeferred
-except ImportError:
-    from airflow.exceptions import TaskDeferred
 
 OWN = "targets/somewhere/executions/dag.task.airflow.0193f000-0000-7000-8000-000000000001"
 FAILED = {"error": "Trigger failure", "traceback": ["no module named podbroker"]}
@@ -119,6 +114,7 @@ def test_a_trigger_that_failed_leaves_the_pod_to_the_worker_with_its_claim(opera
     assert "[base] one" in log.lines
 
 
+@has_deferral_timeouts
 def test_a_trigger_that_airflow_has_timed_out_takes_the_pod_with_it(operator, client, context):
     defer(operator(), context)
     with pytest.raises(TaskDeferralTimeout):

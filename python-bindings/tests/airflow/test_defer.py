@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import scripted as s
 from triggers import shout
+from versions import TaskDeferred, has_deferral_timeouts
 
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import (
@@ -25,11 +26,6 @@ from podbroker.airflow._compat import (
 from podbroker.airflow.deferral import MAX_TRIGGERS
 from podbroker.airflow.trigger import RemotePodTrigger
 from podbroker.exceptions import NotAllowedError
-
-try:
-    from airflow.sdk.exceptions import TaskDeferred
-except ImportError:
-    from airflow.exceptions import TaskDeferred
 
 OWN = "targets/somewhere/executions/dag.task.airflow.0193f000-0000-7000-8000-000000000001"
 
@@ -123,6 +119,7 @@ def test_execution_timeout_is_the_deadline_of_the_trigger(make, client, context,
     assert client.did("release") == [(OWN, "claim")]
 
 
+@has_deferral_timeouts
 def test_a_trigger_that_airflow_has_timed_out_takes_the_pod_with_it(make, client, context):
     arguments = {"deferrable": True, "execution_timeout": timedelta(seconds=1)}
     defer(make(**arguments), context)

@@ -8,9 +8,8 @@ import json
 
 import pytest
 import scripted as s
-from airflow.sdk.exceptions import TaskDeferred
 from chains import PLACE, ROLE, target
-from versions import DAG, Connection
+from versions import DAG, Connection, TaskDeferred
 
 from podbroker import FinishAction, TargetPlace
 from podbroker.airflow import EksPodOperator, RemotePodOperator

@@ -77,7 +77,7 @@ def test_what_the_operator_says_has_no_effect_is_in_the_list():
 
 def test_what_has_no_effect_is_an_argument_of_upstreams():
     missing = set(WITHOUT_EFFECT) - set(inspect.signature(KubernetesPodOperator.__init__).parameters)
-    assert missing <= {"trigger_kwargs"}  # older providers do not have it
+    assert missing <= {"trigger_kwargs", "xcom_sidecar_container_security_context"}  # older providers have neither
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in REFUSED.items() for name in names], ids=str)

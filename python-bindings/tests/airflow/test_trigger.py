@@ -160,6 +160,7 @@ def test_a_large_chunk_lets_the_loop_run_in_between(triggerer, client, log):
 
 
 def test_the_next_triggerer_goes_on_after_the_last_line_of_one_that_was_stopped(triggerer, client, log):
+    triggerer.state = "deferred"
     client.script = [s.state(s.S.RUNNING), s.lines("one", "two", cursor=b"after two")]
     triggerer.stop(trigger())
     assert triggerer.many.follows[0].closed
@@ -174,6 +175,7 @@ def test_the_next_triggerer_goes_on_after_the_last_line_of_one_that_was_stopped(
 
 
 def test_a_line_that_is_half_read_is_read_anew_by_the_next_triggerer(triggerer, client, log):
+    triggerer.state = "deferred"
     whole = s.lines("one", cursor=b"after one")
     half = s.lines(s.line("be", partial=True), cursor=b"in between")
     client.script = [s.state(s.S.RUNNING), whole, half]

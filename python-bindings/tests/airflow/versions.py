@@ -19,6 +19,23 @@ except ImportError:  # Airflow 2.11
     from airflow.models import DAG, Connection
     from airflow.models.taskinstance import set_current_context
 
-__all__ = ["DAG", "Connection", "DagBag", "on_airflow_3", "set_current_context", "task"]
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # Airflow 2.11, 3.0 and 3.1
+    from airflow.exceptions import TaskDeferred
 
+__all__ = [
+    "DAG",
+    "Connection",
+    "DagBag",
+    "TaskDeferred",
+    "has_deferral_timeouts",
+    "on_airflow_3",
+    "set_current_context",
+    "task",
+]
+
+has_deferral_timeouts = pytest.mark.skipif(
+    not AIRFLOW_V_3_0_PLUS, reason="Airflow 2.11 tells no timeout from a failure"
+)
 on_airflow_3 = pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="written in the words of Airflow 3")
