@@ -12,8 +12,6 @@ import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import pendulum
-
 from podbroker import ExecutionState, GroupAction
 from podbroker.airflow import ending, parameters
 from podbroker.airflow import exceptions as ex
@@ -28,6 +26,7 @@ from podbroker.airflow._compat import (
 from podbroker.airflow.earlier import plan
 from podbroker.airflow.failure import container_of, exception_of_outcome
 from podbroker.airflow.identity import execution_id, execution_labels, group_labels, group_of
+from podbroker.airflow.listeners import tell
 from podbroker.airflow.logs import LinePrinter
 from podbroker.airflow.pods import manifest_of, pod_of
 from podbroker.airflow.policies import policies_of
@@ -331,17 +330,16 @@ class LifeCycle(KubernetesPodOperator):
             )
 
     def _show_progress(self, line: str, container: str, time_ns: int) -> None:
-        if self._progress_callback is not None:
-            self._progress_callback(line)
-        for callback in self.callbacks:
-            callback.progress_callback(
-                line=line,
-                client=self.client,
-                mode=ExecutionMode.SYNC,
-                container_name=container,
-                timestamp=pendulum.from_timestamp(time_ns / 1e9) if time_ns else None,
-                pod=self.pod,
-            )
+        tell(
+            line,
+            container,
+            time_ns,
+            callbacks=self.callbacks,
+            progress=self._progress_callback,
+            mode=ExecutionMode.SYNC,
+            client=lambda: self.client,
+            pod=lambda: self.pod,
+        )
 
     def _read_pod(self) -> k8s.V1Pod | None:
         return pod_of(self._session.read()) if self._session is not None else None

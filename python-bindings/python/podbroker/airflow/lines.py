@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-import pendulum
-
 from podbroker.airflow._compat import ExecutionMode
 from podbroker.airflow.imported import imported, path_of
+from podbroker.airflow.listeners import tell
 from podbroker.airflow.logs import LinePrinter
 
 if TYPE_CHECKING:
@@ -165,17 +164,16 @@ class _Listeners:
         return self._client.read()
 
     def __call__(self, line: str, container: str, time_ns: int) -> None:
-        if self._progress is not None:
-            self._progress(line)
-        for callback in self._callbacks:
-            callback.progress_callback(
-                line=line,
-                client=self._client,
-                mode=ExecutionMode.ASYNC,
-                container_name=container,
-                timestamp=pendulum.from_timestamp(time_ns / 1e9) if time_ns else None,
-                pod=self._pod,
-            )
+        tell(
+            line,
+            container,
+            time_ns,
+            callbacks=self._callbacks,
+            progress=self._progress,
+            mode=ExecutionMode.ASYNC,
+            client=lambda: self._client,
+            pod=lambda: self._pod,
+        )
 
 
 def _choice(choice: Any) -> list[str] | bool | None:  # noqa: ANN401 -- as upstream takes it
