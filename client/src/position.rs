@@ -21,7 +21,8 @@ pub(crate) struct Position {
     state: Option<proto::Execution>,
     /// The stream was opened anew, and its first event repeats the state.
     repeats_state: bool,
-    sent_bytes: i64,
+    /// Lines that were to come are left out, since the budget for them is used up.
+    is_over_budget: bool,
 }
 
 /// The events before the first line.
@@ -53,7 +54,7 @@ impl Position {
         let starts_late = request.options.as_ref().is_some_and(|it| it.tail_lines > 0 || it.since.is_some());
         let prelude = (starts_late && request.cursor.is_empty()).then(Prelude::default);
         let cursor = request.cursor.clone();
-        Self { request, cursor, prelude, state: None, repeats_state: false, sent_bytes: 0 }
+        Self { request, cursor, prelude, state: None, repeats_state: false, is_over_budget: false }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -81,12 +82,9 @@ impl Position {
             Some(prelude) => prelude.expected.clone_from(&prelude.shown),
             None => request.cursor.clone_from(&self.cursor),
         }
-        if let Some(options) = request.options.as_mut().filter(|options| options.max_log_bytes > 0) {
-            // The budget is for the whole watch; the broker counts from each beginning.
-            match options.max_log_bytes - self.sent_bytes {
-                left @ 1.. => options.max_log_bytes = left,
-                _ => options.set_logs(proto::LogMode::None),
-            }
+        // The budget itself stays: the cursor has what was used of it.
+        if let Some(options) = request.options.as_mut().filter(|_| self.is_over_budget) {
+            options.set_logs(proto::LogMode::None);
         }
         request
     }
@@ -109,11 +107,7 @@ impl Position {
         match kind {
             Kind::StateChanged(change) if is_first && change.execution == self.state => return Verdict::Repeated,
             Kind::StateChanged(change) => self.state.clone_from(&change.execution),
-            Kind::LogChunk(chunk) => {
-                let bytes: usize = chunk.lines.iter().map(|line| line.content.len()).sum();
-                self.sent_bytes = self.sent_bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
-            }
-            Kind::LogGap(gap) if gap.reason() == proto::GapReason::BudgetExceeded => self.sent_bytes = i64::MAX,
+            Kind::LogGap(gap) if gap.reason() == proto::GapReason::BudgetExceeded => self.is_over_budget = true,
             Kind::End(_) => return Verdict::DeliverLast(event),
             _ => {}
         }

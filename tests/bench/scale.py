@@ -37,7 +37,7 @@ def add_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--idle-seconds", type=int, default=60, help="without a change (default 60)")
     group.add_argument("--ends", type=int, default=1000, help="executions that end, at most (default 1000)")
     group.add_argument("--end-rate", type=int, default=50, help="of them in a second (default 50)")
-    group.add_argument("--watchers", type=int, default=1, help="connections that follow each execution (default 1)")
+    group.add_argument("--watchers", type=int, default=4, help="connections that follow each execution (default 4)")
 
 
 def measure(stage: Stage, options: argparse.Namespace) -> str:

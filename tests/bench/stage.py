@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from e2e.broker import Brokers
@@ -16,7 +18,6 @@ from e2e.waiting import wait_for
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
-    from pathlib import Path
 
     from e2e.site import Site
 
@@ -62,7 +63,7 @@ class Stage:
     @contextlib.contextmanager
     def brokers(self) -> Iterator[Brokers]:
         """Starts brokers; they end with the block."""
-        brokers = Brokers(site=self.site, folder=self.folder)
+        brokers = Brokers(site=self.site, folder=Path(tempfile.mkdtemp(prefix="brokers-", dir=self.folder)))
         try:
             yield brokers
         finally:

@@ -113,6 +113,19 @@ def collect(watch: Watch, story: Story, until: Callable[[Story], object], *, wit
     return story
 
 
+def check_lines(found: list[bytes], expected: list[bytes], gaps: list[podbroker.LogGap]) -> None:
+    """Fails in one line when many lines are not those that were written; a comparison of all would take minutes."""
+    if found == expected and not gaps:
+        return
+    places = (place for place, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other)
+    place = next(places, min(len(found), len(expected)))
+    around = slice(max(place - 1, 0), place + 2)
+    raise AssertionError(
+        f"{len(found)} lines of {len(expected)}, the first difference is at {place}: found {found[around]}, "
+        f"expected {expected[around]}; gaps: {gaps}"
+    )
+
+
 def ended(story: Story) -> bool:
     """END has come."""
     return bool(story.events) and isinstance(story.events[-1], podbroker.End)

@@ -73,11 +73,20 @@ def refuses_pods(site: Site, namespace: Namespace) -> bool:
     return False
 
 
-def between_attempts(client: Client, name: str) -> Execution | None:
-    """The execution, if its first attempt is over and the second was not made."""
-    execution = client.get(name)
-    (first,) = execution.attempts
-    return execution if execution.state is ExecutionState.PENDING and first.state is ExecutionState.FAILED else None
+def wait_for_the_pause(client: Client, name: str) -> Execution:
+    """The execution, once its first attempt is over; the second was not made."""
+
+    def is_between(execution: Execution) -> bool:
+        (first,) = execution.attempts
+        return execution.state is ExecutionState.PENDING and first.state is ExecutionState.FAILED
+
+    def paused() -> Execution | None:
+        execution = client.get(name)
+        return execution if is_between(execution) else None
+
+    found = wait_for("the pause", paused, within=LONG, about=lambda: client.get(name, full=True))
+    assert found is not None
+    return found
 
 
 def submit_and_evict(client: Client, site: Site, namespace: Namespace, policies: Policies, **more: Any) -> Execution:  # noqa: ANN401  those of submit
@@ -142,7 +151,7 @@ def test_a_broker_that_was_killed_in_the_pause_makes_the_attempt_after_it(
     broker = brokers.start(namespace=namespace)
     client = broker.client()
     name = submit_and_evict(client, site, namespace, twice(15)).name
-    wait_for("the pause", lambda: between_attempts(client, name), within=LONG)
+    wait_for_the_pause(client, name)
     broker.kill()
     assert len(namespace.pods) == 1
     broker.start()
@@ -157,8 +166,7 @@ def test_a_cancel_in_the_pause_is_the_end_at_every_broker(namespace: Namespace, 
     broker = brokers.start(namespace=namespace)
     client = broker.client()
     name = submit_and_evict(client, site, namespace, twice(3600)).name
-    waiting = wait_for("the pause", lambda: between_attempts(client, name), within=LONG)
-    assert waiting is not None
+    waiting = wait_for_the_pause(client, name)
     assert "attempt 2 follows" in waiting.state_reason
 
     answer = client.cancel(name, reason="enough")

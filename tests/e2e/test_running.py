@@ -11,8 +11,9 @@ import pytest
 
 import podbroker
 from e2e.broker import BROKER_USER
-from e2e.following import Story, collect, ended, follow, follow_until, has_line
+from e2e.following import Story, check_lines, collect, ended, follow, follow_until, has_line
 from e2e.manifests import UNTIL_TOLD, container, numbered, pod, shell
+from e2e.waiting import wait_for
 from podbroker import ContainerRole, ExecutionState, FailureClass, GapReason, Policies, ResultSource
 
 if TYPE_CHECKING:
@@ -220,9 +221,9 @@ def test_two_watches_cost_one_read_and_one_that_stops_reading_loses_nothing(
     if not namespace.site.is_own:
         pytest.skip("elsewhere: the API server's record of requests is read")
     # 50 MB: five times the size at which the kubelet rotates, so most of it is in no file when the slow watch goes on.
-    line = "x" * 92
-    thousand = f"awk 'BEGIN{{for(k=1;k<=1000;k++)printf \"%07d {line}\\n\", k}}'"
-    script = f"i=0; while [ $i -lt 500 ]; do i=$((i+1)); {thousand}; sleep 0.1; done"
+    line = "x" * 992
+    hundred = f"awk 'BEGIN{{for(k=1;k<=100;k++)printf \"%07d {line}\\n\", k}}'"
+    script = f"i=0; while [ $i -lt 500 ]; do i=$((i+1)); {hundred}; sleep 0.1; done"
     name = client.submit(target=TARGET, execution_id="shared", pod=shell(script)).execution.name
 
     with client.watch(name) as slow:
@@ -230,16 +231,49 @@ def test_two_watches_cost_one_read_and_one_that_stops_reading_loses_nothing(
         fast = follow(client, name, within=400)
         collect(slow, story, ended, within=400)
 
-    expected = [b"%07d %s" % (number, line.encode()) for _ in range(500) for number in range(1, 1001)]
+    expected = [b"%07d %s" % (number, line.encode()) for _ in range(500) for number in range(1, 101)]
     for one in (fast, story):
-        assert not one.gaps
-        assert one.content() == expected
+        check_lines(one.content(), expected, one.gaps)
     follows = [
         request["requestURI"]
         for request in namespace.site.cluster.requests(BROKER_USER)
         if "/log?" in request["requestURI"] and "follow=true" in request["requestURI"]
     ]
     assert len([uri for uri in follows if f"/namespaces/{namespace.name}/" in uri]) == 1
+
+
+def test_a_watch_that_comes_late_has_the_last_runs_of_a_container_and_a_word_on_those_before(
+    namespace: Namespace, client: Client
+) -> None:
+    count = "n=$(cat /runs/n 2>/dev/null || echo 0); echo $((n+1)) > /runs/n; echo run $n; exit 1"
+    mounts = [{"name": "runs", "mountPath": "/runs"}]
+    manifest = shell(count, restartPolicy="OnFailure", volumes=[{"name": "runs", "emptyDir": {}}])
+    manifest["spec"]["containers"][0]["volumeMounts"] = mounts
+    name = client.submit(target=TARGET, execution_id="again", pod=manifest).execution.name
+
+    def waits_after_three_runs() -> bool:
+        (status,) = (namespace.only_pod["status"].get("containerStatuses") or [None],)[0]
+        return bool(status and status["restartCount"] == 2 and "waiting" in status["state"])
+
+    wait_for("the third run to have ended", waits_after_three_runs, within=240)
+
+    story = follow_until(client, name, has_line("run 2"), within=120)
+    client.cancel(name)
+    whole = follow(client, name, within=240)
+
+    for one in (story, whole):
+        lines = [
+            (chunk.instance.restart, line.content.decode())
+            for chunk in one.events
+            if isinstance(chunk, podbroker.LogChunk)
+            for line in chunk.lines
+        ]
+        # Each run's lines are its own, and come once.
+        assert sorted(lines) == sorted({(restart, f"run {restart}") for restart, _ in lines})
+        # The runs before are nowhere any more.
+        assert lines
+        assert one.gaps
+        assert {gap.reason for gap in one.gaps} == {GapReason.ROTATED}
 
 
 def test_a_watch_that_does_not_follow_ends_with_the_present(client: Client) -> None:

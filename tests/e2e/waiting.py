@@ -14,13 +14,21 @@ T = TypeVar("T")
 LONG = 90.0
 
 
-def wait_for(what: str, condition: Callable[[], T], *, within: float = LONG, every: float = 0.05) -> T:
-    """Returns the first true value of the condition; fails with the last one after `within` seconds."""
+def wait_for(
+    what: str,
+    condition: Callable[[], T],
+    *,
+    within: float = LONG,
+    every: float = 0.05,
+    about: Callable[[], object] | None = None,
+) -> T:
+    """Returns the first true value of the condition; fails with the last one, or what `about` says, after `within` seconds."""
     deadline = time.monotonic() + within
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {within:.0f} s for {what}; last: {value!r}")
+            last = value if about is None else about()
+            raise AssertionError(f"waited {within:.0f} s for {what}; last: {last!r}")
         time.sleep(every)

@@ -48,6 +48,8 @@ class Row:
     length: Length = Length.LONG
     pods: int = 1
     """How many pods must be made."""
+    may_give_up: bool = False
+    """Lines may be given up at the drain deadline, with a marker: only where something never ends."""
 
     @property
     def target(self) -> str:

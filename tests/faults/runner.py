@@ -34,6 +34,10 @@ _WORKERS: Final = 4
 #: Seconds for every pod to be gone: the window, the minute after it, the grace after a release, and a slow machine.
 _SWEEP_LIMIT: Final = 400.0
 
+GIVEN_UP: Final = frozenset({podbroker.GapReason.DRAIN_DEADLINE})
+#: Markers for lines that nobody has taken away.
+EXCUSES: Final = GIVEN_UP | {podbroker.GapReason.BUDGET_EXCEEDED, podbroker.GapReason.REFUSED}
+
 #: In the order in which they need each other.
 PARTS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kubelet")
 
@@ -116,6 +120,10 @@ class Runner:
         verdict.account = max(accounts, key=lambda one: len(one.problems), default=Account())
         for problem in sorted({problem for account in accounts for problem in account.problems}):
             verdict.problems.append(problem)
+        # A marker excuses what is gone, and not what could be read: those lines are somewhere.
+        reasons = {gap.reason for reader in judged for gap in reader.story.gaps}
+        if excuses := reasons & EXCUSES - (GIVEN_UP if row.may_give_up else set()):
+            verdict.problems.append(f"lines were given up: {', '.join(sorted(reason.value for reason in excuses))}")
         ends = {ending(reader) for reader in judged}
         if ends and ends != {row.ends}:
             verdict.problems.append(f"ended as {' and '.join(sorted(ends))}, should as {row.ends}")

@@ -359,6 +359,11 @@ pub(crate) fn lines(cursor: &str, lines: &[&str]) -> proto::Event {
     event(cursor, Kind::LogChunk(proto::LogChunk { instance: None, lines, line_cursor }))
 }
 
+pub(crate) fn over_budget(cursor: &str) -> proto::Event {
+    let reason = proto::GapReason::BudgetExceeded.into();
+    event(cursor, Kind::LogGap(proto::LogGap { reason, ..Default::default() }))
+}
+
 pub(crate) fn heartbeat() -> proto::Event {
     event("", Kind::Heartbeat(proto::Heartbeat {}))
 }

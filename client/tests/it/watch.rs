@@ -7,7 +7,7 @@ use podbroker_client::{Code, Error, Watch, cursor_after, proto};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::broker::{Broker, Script, Step, end, heartbeat, lines, refusal, state};
+use crate::broker::{Broker, Script, Step, end, heartbeat, lines, over_budget, refusal, state};
 
 fn broker(watches: Vec<Vec<Step>>) -> Broker {
     Broker::start(Script { watches: watches.into(), ..Default::default() })
@@ -218,20 +218,21 @@ async fn a_watch_of_the_last_lines_is_begun_anew_until_the_first_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_budget_of_bytes_is_for_the_whole_watch() {
+async fn a_budget_of_bytes_is_for_the_whole_watch_and_the_cursor_has_what_was_used() {
     let options = proto::WatchOptions { max_log_bytes: 10, ..Default::default() };
     let broker = broker(vec![
         vec![Step::Send(lines("1", &["abcd"])), Step::Cut],
-        vec![Step::Send(lines("2", &["efghij"])), Step::Cut],
-        vec![Step::Send(end("3"))],
+        vec![Step::Send(lines("2", &["efghij"])), Step::Send(over_budget("3")), Step::Cut],
+        vec![Step::Send(end("4"))],
     ]);
     let request = proto::WatchExecutionRequest { options: Some(options), ..request() };
-    assert_eq!(cursors(&mut broker.client().watch(request)).await.unwrap(), ["1", "2", "3"]);
+    assert_eq!(cursors(&mut broker.client().watch(request)).await.unwrap(), ["1", "2", "3", "4"]);
+    assert_eq!(sent_cursors(&broker), ["", "1", "3"]);
     let asked: Vec<_> = broker.seen(|seen| {
         let one = |watch: &proto::WatchExecutionRequest| watch.options.as_ref().map(|it| (it.max_log_bytes, it.logs()));
         seen.watches.iter().filter_map(one).collect()
     });
     assert_eq!(asked[0], (10, proto::LogMode::Unspecified));
-    assert_eq!(asked[1], (6, proto::LogMode::Unspecified));
+    assert_eq!(asked[1], (10, proto::LogMode::Unspecified));
     assert_eq!(asked[2].1, proto::LogMode::None);
 }

@@ -101,6 +101,26 @@ def two_clients(stage: Stage) -> None:
         reader.to_end()
 
 
+def old_try_killed_late(stage: Stage) -> None:
+    clients = [stage.broker().client(), stage.broker().client()]
+    group = podbroker.Group(group_id="task")
+    old = stage.submit(clients[0], SLOW, execution_id="try-1", group=group)
+    readers = [stage.read(clients[0], old)]
+    readers[0].until(has_line("line 50"))
+    claim = clients[0].submit(target=stage.target, execution_id="try-1", group=group, pod=SLOW).claim
+    new = stage.submit(clients[1], SLOW, execution_id="try-2", group=group)
+    readers.append(stage.read(clients[1], new))
+    # The worker of the old try comes to it only now, and asks the broker that it has talked to.
+    for act in (clients[0].cancel, clients[0].release):
+        try:
+            act(old, claim=claim)
+            stage.remarks.append("not refused")
+        except podbroker.RefusedError as error:
+            stage.remarks.append(error.reason)
+    for reader in readers:
+        reader.to_end()
+
+
 def released_by_one(stage: Stage) -> None:
     client = stage.broker().client()
     # More than what is under way to a reader that sleeps.
@@ -139,6 +159,7 @@ ROWS: Final = (
     Row(fault="client killed", play=client_killed, length=Length.CORE),
     Row(fault="clients that go on with each other's cursor", play=client_goes_on),
     Row(fault="two brokers and eight clients on one execution", play=two_clients),
+    Row(fault="old try's kill after the new try attached", play=old_try_killed_late, length=Length.CORE),
     Row(fault="release by one of two watchers", play=released_by_one),
     Row(fault="broker gone for longer than the client waits", play=broker_gone_for_good),
 )

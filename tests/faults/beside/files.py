@@ -51,8 +51,8 @@ def within_a_millisecond(stage: Stage) -> None:
     reader = stage.start(client, waiting("echo begin", "echo end"), until="begin")
     now = time.time_ns() // 1_000_000 * 1_000_000
     # Ten to a stamp, all within one millisecond.
-    stage.write_behind([(now + number // 10 * 1000, f"burst {number} half and half") for number in range(1, 1000)])
-    reader.until(has_line("burst 999 half and half"))
+    stage.write_behind([(now + number // 10 * 1000, f"burst {number} half and half") for number in range(1, 1001)])
+    reader.until(has_line("burst 1000 half and half"))
     stage.tell("go")
     reader.to_end()
     stage.remarks.append(f"{len(cuts.texts)} cuts")

@@ -113,9 +113,11 @@ impl PodEvent {
         })
     }
 
-    /// The kubelet's sum of volumes that are not there; the event before it has the cause.
-    fn is_summary(&self) -> bool {
+    /// It says that something takes long, and not why: the kubelet's sum of volumes that are not there, and its own copy of an
+    /// object that is not in step yet. Another event has the cause.
+    fn is_vague(&self) -> bool {
         self.message.starts_with("Unable to attach or mount volumes")
+            || (self.message.contains("failed to sync ") && self.message.contains(" cache: timed out"))
     }
 }
 
@@ -124,18 +126,23 @@ pub(super) fn matter(view: &View) -> bool {
     !view.is_terminal() && view.deciding().all(|container| !container.has_run())
 }
 
-/// Keeps the latest event of each kind. Returns whether that changed anything.
+/// Keeps the latest event of each kind, and the latest words that name a cause. Returns whether that changed anything.
 pub(super) fn keep(events: &mut Vec<PodEvent>, event: PodEvent) -> bool {
     let Some(known) = events.iter_mut().find(|known| known.happening == event.happening) else {
         events.push(event);
         return true;
     };
-    if event.at < known.at || *known == event {
+    // A list has no order: the cause may come after what is vague and newer.
+    let names_cause = known.is_vague() && !event.is_vague();
+    if *known == event || (event.at < known.at && !names_cause) {
         return false;
     }
-    let said = if event.is_summary() { known.message.clone() } else { event.message.clone() };
-    *known = PodEvent { message: said, ..event };
-    true
+    let at = event.at.max(known.at);
+    let keeps_words = event.is_vague() && !known.is_vague();
+    let next = if keeps_words { PodEvent { at, ..known.clone() } } else { PodEvent { at, ..event } };
+    let is_news = *known != next;
+    *known = next;
+    is_news
 }
 
 /// The event that says why the pod does not run: the latest, if the pod has not come further since.

@@ -56,6 +56,19 @@ fn a_volume_that_cannot_be_mounted_is_named_once() {
 }
 
 #[test]
+fn a_cause_stands_above_what_only_takes_long() {
+    let vague = "MountVolume.SetUp failed for volume \"kube-api-access-xb225\" : failed to sync configmap cache: timed out \
+                 waiting for the condition";
+    let (cause, slow) = (event("FailedMount", "", MOUNT, FIRST), event("FailedMount", "", vague, LATER));
+    let said = |events: Vec<PodEvent>| why(&with_events(waiting("ContainerCreating", ""), events));
+    assert_eq!(said(vec![slow.clone()]), format!("a volume is not ready: {vague}"));
+    for order in [vec![slow.clone(), cause.clone()], vec![cause.clone(), slow.clone()], vec![slow.clone(), cause, slow]]
+    {
+        assert_eq!(said(order), format!("a volume is not ready: {MOUNT}"));
+    }
+}
+
+#[test]
 fn what_was_overcome_is_not_told() {
     let events = || {
         vec![

@@ -234,8 +234,9 @@ impl PodBackend {
 
     /// Whether nobody follows an execution by the word of all replicas. If somebody may, that is known from now on.
     pub(super) async fn is_left_alone(&self, hash: &str) -> Result<bool, ApiError> {
+        let words = self.words(self.hub.clock.now()).await?;
+        // The answer has set the clock.
         let now = self.hub.clock.now();
-        let words = self.words(now).await?;
         let others = words.iter().filter(|word| word.names(hash)).map(|word| word.until).max();
         if let Some(until) = others {
             debug!(hash, %until, "a replica follows it, or did");

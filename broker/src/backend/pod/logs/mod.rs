@@ -82,14 +82,15 @@ impl Logs {
         Arc::new(Self { source, spool, tasks, stop, streams: Mutex::default() })
     }
 
-    /// The lines of an instance for one watcher.
+    /// The lines of an instance for one watcher. Once `stop` is cancelled they end, behind what was read of them by then.
     pub(super) fn read(
         self: &Arc<Self>,
         view: watch::Receiver<Arc<View>>,
         instance: Instance,
         start: LogStart,
+        stop: CancellationToken,
     ) -> impl Stream<Item = LogItem> + Send + use<> {
-        watcher::watch(Arc::clone(self), Status::new(view, instance), start)
+        watcher::watch(Arc::clone(self), Status::new(view, instance), start, stop)
     }
 
     fn streams(&self) -> MutexGuard<'_, HashMap<Key, Arc<Shared>>> {

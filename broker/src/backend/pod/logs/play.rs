@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::kubelet::{BASE, Kubelet, S};
 use super::*;
@@ -95,7 +96,7 @@ pub(super) async fn hear(logs: Arc<Logs>, view: watch::Receiver<Arc<View>>, habi
     let mut position = InstancePosition::default();
     loop {
         let start = LogStart { position, tail_lines: None, since: None, mode: ReadMode::Follow };
-        let mut items = std::pin::pin!(logs.read(view.clone(), instance(), start));
+        let mut items = std::pin::pin!(logs.read(view.clone(), instance(), start, CancellationToken::new()));
         let mut left = habit.lets_go.unwrap_or(usize::MAX);
         while left > 0 {
             match items.next().await.expect("the stream ends with an end") {

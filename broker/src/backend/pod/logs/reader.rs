@@ -23,7 +23,7 @@ use super::continuity::{Arrival, Continuity, Doubt, End, bridges};
 use super::search::{Last, Reach};
 use super::settle::Settled;
 use super::source::{Body, LogSource};
-use super::status::{Kept, Life, Status};
+use super::status::{Gone, Kept, Life, Status};
 use crate::execution::{Completeness, Gap, GapReason, LogLine, Position};
 
 /// After a clean end of a follow the kubelet usually reports the container's end within its relist period of one second.
@@ -149,8 +149,16 @@ impl Reader {
         }
         loop {
             let standing = self.status.look();
-            if standing.gone {
-                return self.gone("the pod was gone before its log was read to the end");
+            match standing.gone {
+                None => {}
+                Some(Gone::Pod) => {
+                    let message = "the pod was gone before its log was read to the end";
+                    return self.gone(GapReason::PodDeleted, message);
+                }
+                Some(Gone::Replaced) => {
+                    let message = "the container was restarted, and the node keeps the lines of later runs only";
+                    return self.gone(GapReason::Rotated, message);
+                }
             }
             let kind = match (standing.life, self.mode) {
                 (Life::Open, ReadMode::Follow) => Kind::Follow,
@@ -210,7 +218,7 @@ impl Reader {
             Some(400 | 404) if life == Life::Ended => {
                 self.missing += 1;
                 let message = "the log was gone before it was read to the end";
-                (self.missing >= MISSING_TRIES).then(|| self.gone(message))
+                (self.missing >= MISSING_TRIES).then(|| self.gone(GapReason::PodDeleted, message))
             }
             _ => None,
         }
@@ -218,12 +226,12 @@ impl Reader {
 
     /// Nothing can be read any more. The kubelet removes the log of a pod that was deleted soon after its end, so the last read
     /// often comes too late; a follow that had kept up and ended with its container has brought everything.
-    fn gone(&self, message: &'static str) -> Opening {
+    fn gone(&self, reason: GapReason, message: &'static str) -> Opening {
         match (self.read_out, self.last) {
             (Some((end, last)), Some(had)) if last == had && bridges(end, self.status.finished(), last.nanos, None) => {
                 Opening::End(None, Completeness::Complete)
             }
-            _ => Opening::End(Some(self.gap(GapReason::PodDeleted, None, message)), Completeness::Cut),
+            _ => Opening::End(Some(self.gap(reason, None, message)), Completeness::Cut),
         }
     }
 

@@ -19,7 +19,16 @@ pub(super) struct Status {
 pub(super) struct Standing {
     pub(super) life: Life,
     pub(super) place: Kept,
-    pub(super) gone: bool,
+    pub(super) gone: Option<Gone>,
+}
+
+/// Why nothing can be read of it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// The pod is no more.
+    Pod,
+    /// The kubelet keeps the logs of the container's later runs.
+    Replaced,
 }
 
 /// Whether the instance may still write.
@@ -53,18 +62,21 @@ impl Status {
     /// Looks at the latest status.
     pub(super) fn look(&mut self) -> Standing {
         let view = self.view.borrow_and_update();
-        let gone = view.presence == Presence::Gone;
+        let pod = (view.presence == Presence::Gone).then_some(Gone::Pod);
         let Some(container) = view.container(&self.instance.container) else {
-            return Standing { life: Life::Ended, place: Kept::Current, gone };
+            return Standing { life: Life::Ended, place: Kept::Current, gone: pod };
         };
-        let restarted = container.restarts > self.instance.restart;
+        let later = container.restarts.saturating_sub(self.instance.restart);
+        let restarted = later > 0;
         let ended = restarted || matches!(container.state, ContainerState::Terminated(_)) || view.is_terminal();
-        // The kubelet keeps one instance back. A container that waits for its restart counts up when it starts.
+        // The kubelet keeps one instance back. A container that waits for its restart counts up when it starts, and until then
+        // both of what the kubelet gives are the run that ended last.
         let waits = matches!(container.state, ContainerState::Waiting { .. }) && container.last.is_some();
+        let is_replaced = later > u32::from(!waits);
         Standing {
             life: if ended || waits { Life::Ended } else { Life::Open },
             place: if restarted && !waits { Kept::Previous } else { Kept::Current },
-            gone,
+            gone: pod.or(is_replaced.then_some(Gone::Replaced)),
         }
     }
 
@@ -91,6 +103,42 @@ impl Status {
     pub(super) async fn ended(&mut self) {
         while self.look().life == Life::Open {
             self.changed().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::status::tests::{pod, view_of};
+    use super::*;
+    use serde_json::json;
+
+    fn look(restarts: u32, state: &serde_json::Value, restart: u32) -> Standing {
+        let ended = json!({ "terminated": { "exitCode": 1, "startedAt": "2026-11-21T08:00:00Z" } });
+        let view = view_of(&pod(json!({ "phase": "Running", "containerStatuses": [{
+            "name": "base", "state": state, "lastState": if restarts > 0 { ended } else { json!({}) },
+            "restartCount": restarts, "image": "", "imageID": "", "ready": false,
+        }] })));
+        let (_sender, view) = watch::channel(Arc::new(view));
+        let role = crate::execution::ContainerRole::Deciding;
+        Status::new(view, Instance { attempt: 1, container: "base".to_owned(), restart, role }).look()
+    }
+
+    #[test]
+    fn only_the_runs_that_the_kubelet_gives_are_asked_for() {
+        let running = json!({ "running": { "startedAt": "2026-11-21T08:01:00Z" } });
+        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        for (restarts, state, restart, gone, place) in [
+            (0, &running, 0, None, Kept::Current),
+            (2, &running, 2, None, Kept::Current),
+            (2, &running, 1, None, Kept::Previous),
+            (2, &running, 0, Some(Gone::Replaced), Kept::Previous),
+            // Until the next run has begun, what the kubelet gives is the last one, however it is asked.
+            (2, &waiting, 2, None, Kept::Current),
+            (2, &waiting, 1, Some(Gone::Replaced), Kept::Current),
+        ] {
+            let standing = look(restarts, state, restart);
+            assert_eq!((standing.gone, standing.place), (gone, place), "run {restart} of {restarts}, {state}");
         }
     }
 }

@@ -21,6 +21,10 @@ use crate::execution::{Completeness, InstancePosition, Position};
 /// a proxy in between that is alive and has forgotten us.
 const IDLE: Duration = Duration::from_mins(10);
 
+/// The kubelet ends a follow about a second after its container. One that is silent for so long then was forgotten by
+/// somebody in between.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Between two questions that were not answered.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -66,7 +70,11 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
                 }
                 let wants_proof = kind == Kind::Follow && reader.wants_proof();
                 let is_settled = (reader.place.is_found() || looked_further) && !wants_proof;
-                let idle = if is_settled { IDLE } else { SEARCH };
+                let idle = match ask {
+                    _ if !is_settled => SEARCH,
+                    Ask::Early => IDLE,
+                    Ask::AtItsEnd => LAST_WORDS,
+                };
                 let flush = chunk.first_at.map_or_else(|| Instant::now() + idle, |first| first + CHUNK_DELAY);
                 let piece = tokio::select! {
                     // What has arrived is taken first.
@@ -156,7 +164,7 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
 pub(super) async fn has(source: &Arc<dyn LogSource>, status: &mut Status, position: Position) -> bool {
     loop {
         let standing = status.look();
-        if standing.gone {
+        if standing.gone.is_some() {
             return false;
         }
         match file_has(source, status, standing.place, position).await {

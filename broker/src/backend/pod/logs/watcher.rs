@@ -9,6 +9,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
 
 use super::super::chunk::LogItem;
 use super::super::place::{LogStart, Place, ReadMode, Verdict, after_line, compare};
@@ -19,9 +20,15 @@ use super::status::Status;
 use super::stream;
 use crate::execution::{Completeness, Gap, GapReason, InstancePosition, LogLine, Position};
 
-/// Reads an instance for one watcher. The stream does nothing while it is not polled and ends with `LogItem::End`.
+/// Reads an instance for one watcher. The stream does nothing while it is not polled and ends with `LogItem::End`: behind the
+/// last line, or behind what was read by the time that `stop` was cancelled, with a gap.
 #[expect(clippy::too_many_lines, reason = "one loop that yields; what it does is in the order in which it happens")]
-pub(super) fn watch(logs: Arc<Logs>, status: Status, start: LogStart) -> impl Stream<Item = LogItem> + Send {
+pub(super) fn watch(
+    logs: Arc<Logs>,
+    status: Status,
+    start: LogStart,
+    stop: CancellationToken,
+) -> impl Stream<Item = LogItem> + Send {
     async_stream::stream! {
         let mut status = status;
         let by_itself =
@@ -38,7 +45,7 @@ pub(super) fn watch(logs: Arc<Logs>, status: Status, start: LogStart) -> impl St
         if start.tail_lines.is_some() || start.since.is_some() {
             // Where that begins in the log is known to the file only.
             let mut items = std::pin::pin!(by_itself(&status, LogStart { mode: ReadMode::SoFar, ..start }));
-            while let Some(item) = items.next().await {
+            while let Some(Some(item)) = stop.run_until_cancelled(items.next()).await {
                 match item {
                     LogItem::Lines { after, .. } => at = after,
                     LogItem::End(Completeness::Complete) => break,
@@ -56,6 +63,7 @@ pub(super) fn watch(logs: Arc<Logs>, status: Status, start: LogStart) -> impl St
         }
         let mut subscription = logs.join(&status, at.position);
         let mut missing = None;
+        let mut until = None;
         loop {
             let mut floor = subscription.floor();
             if compare(at.position, floor.position) == Ordering::Less {
@@ -66,7 +74,7 @@ pub(super) fn watch(logs: Arc<Logs>, status: Status, start: LogStart) -> impl St
                 {
                     let alone = LogStart { position: at, tail_lines: None, since: None, mode: ReadMode::SoFar };
                     let mut items = std::pin::pin!(by_itself(&status, alone));
-                    while let Some(item) = items.next().await {
+                    while let Some(Some(item)) = stop.run_until_cancelled(items.next()).await {
                         match &item {
                             // The file begins too late, and how much was dropped is known exactly.
                             LogItem::Gap(_) if missing.is_some() => break,
@@ -91,7 +99,8 @@ pub(super) fn watch(logs: Arc<Logs>, status: Status, start: LogStart) -> impl St
                 // The stream may have gone on; what comes next is still what came next before.
                 floor.nanos = subscription.floor().nanos;
                 if let Some(gap) = meeting.gap(&status, &floor, count, missing) {
-                    yield LogItem::Gap(gap);
+                    let was_stopped = stop.is_cancelled() && missing.is_none();
+                    yield LogItem::Gap(if was_stopped { stopped(&status, meeting.at) } else { gap });
                 }
                 at = meeting.end(floor.position);
             }
@@ -99,7 +108,20 @@ pub(super) fn watch(logs: Arc<Logs>, status: Status, start: LogStart) -> impl St
             let mut place = Place::new(at, start.since);
             place.begin_at(floor.position);
             loop {
-                match subscription.next().await {
+                if until.is_some_and(|until| subscription.is_at(until)) {
+                    yield LogItem::Gap(stopped(&status, at));
+                    yield LogItem::End(Completeness::Cut);
+                    return;
+                }
+                let taken = tokio::select! {
+                    biased;
+                    () = stop.cancelled(), if until.is_none() => {
+                        until = Some(subscription.end());
+                        continue;
+                    }
+                    taken = subscription.next() => taken,
+                };
+                match taken {
                     Taken::Lines { lines, before, after } if place.is_settled() => {
                         at = exact(after);
                         yield LogItem::Lines { lines: lines.to_vec(), before: exact(before), after: at };
@@ -132,6 +154,7 @@ pub(super) fn watch(logs: Arc<Logs>, status: Status, start: LogStart) -> impl St
                             std::future::pending::<()>().await;
                         }
                         subscription = logs.join(&status, at.position);
+                        until = None;
                         break;
                     }
                 }
@@ -172,6 +195,12 @@ fn filter(place: &mut Place, lines: &[LogLine]) -> (Option<LogItem>, Option<i64>
 fn not_found(status: &Status, at: InstancePosition, before: Option<i64>) -> Gap {
     let after = Place::new(at, None).nanos();
     gap(status, GapReason::ResumeAmbiguous, after, before, 0, "the last line that was read was not found again")
+}
+
+fn stopped(status: &Status, at: InstancePosition) -> Gap {
+    let after = Place::new(at, None).nanos();
+    let message = "the container runs on after the outcome, and was followed until the drain deadline";
+    gap(status, GapReason::DrainDeadline, after, None, 0, message)
 }
 
 /// A watcher's own reading, up to where the shared stream begins.

@@ -2,31 +2,36 @@
 //!
 //! The stream owns everything it needs and spawns nothing: dropping it ends the reading. It tells the outcome as soon as the
 //! deciding containers have ended, then what is left of the lines, then END. Until END a final state is shown as ENDING. The
-//! lines of an attempt that another one follows are read to their end beside those of the next, for as long as the drain
-//! deadline allows; then it is told as ended.
+//! lines of an attempt that another one follows are read to their end beside those of the next; then it is told as ended.
+//!
+//! The drain deadline ends reading, never telling: what has ended is given up once nothing of it came for so long while it was
+//! waited for, and what runs on is read for so long and told up to there. The time that a watcher takes for itself counts for
+//! nothing.
+
+mod reading;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable};
+use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
+use self::reading::Open;
 use super::attempts::{Attempts, Latest};
 use super::chunk::LogItem;
 use super::following::Following;
 use super::hub::Hub;
 use super::logs::Sources;
 use super::notices::{self, Keyed};
-use super::place::{LogStart, ReadMode};
-use super::view::{ContainerView, View};
+use super::view::View;
 use super::{collect, describe, status};
 use crate::backend::EventStream;
 use crate::execution::{
-    Completeness, Cursor, Event, EventKind, Execution, Follow, Gap, GapReason, Instance, InstancePosition, LogChunk,
-    LogMode, NoResult, Notice, Outcome, Position, ResultSource, Severity, StreamKey, WatchOptions,
+    Cursor, Event, EventKind, Execution, Follow, GapReason, InstancePosition, LogChunk, LogMode, NoResult, Notice,
+    Outcome, Position, ResultSource, Severity, StreamKey, WatchOptions,
 };
 
 /// A value or the words for why there is none.
@@ -80,17 +85,27 @@ struct Watcher {
     open: HashMap<StreamKey, Open>,
     result: Option<BoxFuture<'static, ResultValue>>,
     outcome: Option<Outcome>,
-    /// The rest is not waited for after this.
-    drain_until: Option<Instant>,
-    /// The same for each attempt that is over and was followed by another.
-    drains: HashMap<u32, Instant>,
-    drained: bool,
+    /// Attempts up to this one are over.
+    over: u32,
+    /// What runs on after the outcome is read until then; unset once that has been.
+    runs_until: Option<Instant>,
+    /// No instance is begun any more.
+    is_stopped: bool,
+    /// How long the result was waited for since the outcome.
+    without_result: Duration,
 }
 
-/// An instance that is being read.
-struct Open {
-    instance: Instance,
-    reading: AbortHandle,
+/// What a watcher waited for.
+enum Happened {
+    Changed {
+        closed: bool,
+    },
+    Result(ResultValue),
+    /// Nothing, for so long that something is to be given up.
+    Nothing,
+    /// What runs on has had its time.
+    RanOn,
+    Item(StreamKey, LogItem),
 }
 
 impl Watcher {
@@ -109,9 +124,10 @@ impl Watcher {
             open: HashMap::new(),
             result: None,
             outcome: None,
-            drain_until: None,
-            drains: HashMap::new(),
-            drained: false,
+            over: 0,
+            runs_until: None,
+            is_stopped: false,
+            without_result: Duration::ZERO,
         }
     }
 
@@ -128,7 +144,7 @@ impl Watcher {
         let execution = describe::execution(self.hub.settings(), &attempts);
         if self.outcome.is_none() && execution.outcome.is_some() {
             self.outcome.clone_from(&execution.outcome);
-            self.drain_until = Some(Instant::now() + latest.policies.drain_deadline);
+            self.runs_until = Some(Instant::now() + latest.policies.drain_deadline);
         }
         let shown = execution.before_the_end(self.cursor.attempts_ended);
         if self.told.as_ref() != Some(&shown) {
@@ -148,6 +164,7 @@ impl Watcher {
         }
         if self.options.logs == LogMode::Lines {
             for view in attempts.iter() {
+                events.extend(self.miss_instances(view));
                 self.begin_reading(view);
             }
         }
@@ -163,18 +180,13 @@ impl Watcher {
             return events;
         }
         let has_ended = attempts.standing().latest == Latest::HasEnded;
-        let ended = self.cursor.attempts_ended + 1..attempts.latest().attempt + u32::from(has_ended);
+        self.over = attempts.latest().attempt - u32::from(!has_ended);
+        let ended = self.cursor.attempts_ended + 1..=self.over;
         for view in attempts.iter().filter(|view| ended.contains(&view.attempt)) {
-            let until = Instant::now() + view.policies.drain_deadline;
-            let until = *self.drains.entry(view.attempt).or_insert(until);
-            if until <= Instant::now() {
-                events.extend(self.give_up(Some(view.attempt)));
-            }
             if self.open.keys().any(|key| key.attempt == view.attempt) {
                 // They are told in their order.
                 break;
             }
-            self.drains.remove(&view.attempt);
             self.has_news = true;
             let status = status::status(view);
             let attempt = describe::attempt(view, status.state);
@@ -182,44 +194,6 @@ impl Watcher {
             events.extend(status.outcome.map(|outcome| self.event(EventKind::AttemptEnded(attempt, outcome))));
         }
         events
-    }
-
-    /// Starts to read each wanted instance that has run and was not begun yet.
-    fn begin_reading(&mut self, view: &Arc<View>) {
-        for container in &view.containers {
-            let wanted = self.options.containers.is_empty() || self.options.containers.contains(&container.name);
-            if !wanted || container.is_hidden() || !container.has_run() {
-                continue;
-            }
-            // The kubelet keeps the instance before the latest one too; what is older is gone.
-            for restart in container.restarts.saturating_sub(1)..=container.restarts {
-                self.begin_instance(view, container, restart);
-            }
-        }
-    }
-
-    fn begin_instance(&mut self, view: &Arc<View>, container: &ContainerView, restart: u32) {
-        let key = StreamKey { attempt: view.attempt, container: container.name.clone(), restart };
-        let position = self.cursor.stream(&key);
-        if position.position == Position::Complete || !self.begun.insert(key.clone()) {
-            return;
-        }
-        let role = container.role;
-        let instance = Instance { attempt: view.attempt, container: container.name.clone(), restart, role };
-        let with_cursor = position != InstancePosition::default();
-        let start = LogStart {
-            position,
-            tail_lines: self.options.tail_lines.filter(|_| !with_cursor),
-            since: self.options.since.filter(|_| !with_cursor),
-            mode: match self.options.follow {
-                Follow::UntilTheEnd => ReadMode::Follow,
-                Follow::SoFar => ReadMode::SoFar,
-            },
-        };
-        let pod = self.hub.follow_pod(view);
-        let (items, reading) = abortable(self.sources.logs.read(pod, instance.clone(), start));
-        self.open.insert(key.clone(), Open { instance, reading });
-        self.readers.push(items.map(move |item| (key.clone(), item)).boxed());
     }
 
     /// Starts to fetch the result once it can be had.
@@ -243,18 +217,25 @@ impl Watcher {
 
     /// Everything that will be said has been said, but for the end.
     fn is_finished(&self) -> bool {
-        match self.options.follow {
-            Follow::SoFar => self.open.is_empty(),
-            Follow::UntilTheEnd => {
-                self.outcome.is_some() && (self.drained || (self.open.is_empty() && !self.needs_result()))
-            }
-        }
+        let has_ended = self.options.follow == Follow::SoFar || self.outcome.is_some();
+        has_ended && self.open.is_empty() && !self.waits_for_result()
+    }
+
+    fn waits_for_result(&self) -> bool {
+        let can_come = self.options.follow == Follow::UntilTheEnd && self.without_result < self.patience();
+        can_come && self.outcome.is_some() && self.needs_result()
+    }
+
+    /// How long something is waited for without anything of it coming, once it has ended.
+    fn patience(&self) -> Duration {
+        self.told.as_ref().map_or(Duration::MAX, |execution| execution.policies.drain_deadline)
     }
 
     /// Waits until something happens, and says it.
     async fn wait(&mut self) -> Vec<Event> {
-        let drain_until = self.drain_until.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
-        let attempt_drained = self.drains.values().min().copied().unwrap_or(drain_until);
+        let began = Instant::now();
+        let time_left = self.time_left();
+        let runs_until = self.runs_until.filter(|_| self.options.follow == Follow::UntilTheEnd);
         let result = async {
             match &mut self.result {
                 Some(result) => result.await,
@@ -262,25 +243,26 @@ impl Watcher {
             }
         };
         let attempts = &mut self.following.attempts;
-        let closed = self.closed;
-        tokio::select! {
+        let happened = tokio::select! {
             // What is known already is said before what is new, and a flood of lines holds back neither a state nor the end.
             biased;
-            changed = attempts.changed(), if !closed => {
-                self.closed = changed.is_err();
-                self.has_news = changed.is_ok();
+            changed = attempts.changed(), if !self.closed => Happened::Changed { closed: changed.is_err() },
+            value = result => Happened::Result(value),
+            () = tokio::time::sleep(time_left.unwrap_or_default()), if time_left.is_some() => Happened::Nothing,
+            () = tokio::time::sleep_until(runs_until.unwrap_or(began)), if runs_until.is_some() => Happened::RanOn,
+            Some((key, item)) = self.readers.next(), if !self.open.is_empty() => Happened::Item(key, item),
+        };
+        self.note_wait(began.elapsed(), &happened);
+        match happened {
+            Happened::Changed { closed } => {
+                self.closed = closed;
+                self.has_news = !closed;
                 Vec::new()
             }
-            value = result => self.tell_result(value),
-            () = tokio::time::sleep_until(drain_until), if self.outcome.is_some() => {
-                self.drained = true;
-                Vec::new()
-            }
-            () = tokio::time::sleep_until(attempt_drained), if !self.drains.is_empty() => {
-                self.has_news = true;
-                Vec::new()
-            }
-            Some((key, item)) = self.readers.next(), if !self.open.is_empty() => self.tell_log(&key, item),
+            Happened::Result(value) => self.tell_result(value),
+            Happened::Nothing => self.give_up(),
+            Happened::RanOn => self.stop_what_runs(),
+            Happened::Item(key, item) => self.tell_log(&key, item),
         }
     }
 
@@ -302,6 +284,11 @@ impl Watcher {
         let Some(instance) = self.open.get(key).map(|open| open.instance.clone()) else { return Vec::new() };
         match item {
             LogItem::Gap(gap) => vec![self.event(EventKind::LogGap(gap))],
+            LogItem::Lines { .. } if self.options.max_log_bytes.is_some_and(|limit| self.cursor.log_bytes >= limit) => {
+                self.options.logs = LogMode::None;
+                let message = "the watch's byte budget is used up";
+                self.stop_reading(|_| true, GapReason::BudgetExceeded, message)
+            }
             LogItem::Lines { lines, before, after } => {
                 self.cursor.set_stream(key, before);
                 let before = self.cursor.clone();
@@ -310,20 +297,11 @@ impl Watcher {
                     return Vec::new();
                 }
                 self.cursor.log_bytes += lines.iter().map(|line| line.content.len() as u64 + 1).sum::<u64>();
-                let mut events = vec![self.event(EventKind::LogChunk(LogChunk { instance, lines, before }))];
-                if self.options.max_log_bytes.is_some_and(|limit| self.cursor.log_bytes >= limit) {
-                    events.extend(self.stop_reading(
-                        None,
-                        GapReason::BudgetExceeded,
-                        "the watch's byte budget is used up",
-                    ));
-                    self.options.logs = LogMode::None;
-                }
-                events
+                vec![self.event(EventKind::LogChunk(LogChunk { instance, lines, before }))]
             }
             LogItem::End(completeness) => {
                 self.open.remove(key);
-                self.has_news = !self.drains.is_empty();
+                self.has_news = key.attempt <= self.over;
                 if self.options.follow == Follow::SoFar {
                     // The container may still run; nothing has ended but this look at it.
                     return Vec::new();
@@ -334,39 +312,12 @@ impl Watcher {
         }
     }
 
-    /// The drain deadline passed.
-    fn give_up(&mut self, attempt: Option<u32>) -> Vec<Event> {
-        let message = "the drain deadline passed before the rest could be read";
-        self.stop_reading(attempt, GapReason::DrainDeadline, message)
-    }
-
-    /// Gives up what is still being read, of one attempt or of all.
-    fn stop_reading(&mut self, attempt: Option<u32>, reason: GapReason, message: &str) -> Vec<Event> {
-        let mut events = Vec::new();
-        let given_up = |key: &StreamKey| attempt.is_none_or(|attempt| attempt == key.attempt);
-        for (key, Open { instance, reading }) in self.open.extract_if(|key, _| given_up(key)).collect::<Vec<_>>() {
-            reading.abort();
-            let gap = Gap {
-                instance: instance.clone(),
-                reason,
-                after: None,
-                before: None,
-                lines_at_least: 0,
-                message: message.to_owned(),
-            };
-            events.push(self.event(EventKind::LogGap(gap)));
-            self.cursor.set_stream(&key, InstancePosition { position: Position::Complete, skip: 0 });
-            events.push(self.event(EventKind::LogStreamEnd(instance, Completeness::Cut)));
-        }
-        events
-    }
-
     /// The last events.
     fn finish(&mut self) -> Vec<Event> {
         if self.options.follow == Follow::SoFar {
             return Vec::new();
         }
-        let mut events = self.give_up(None);
+        let mut events = Vec::new();
         if self.needs_result() {
             let problem = "the drain deadline passed before the result could be read".to_owned();
             events.extend(self.tell_result(Err(NoResult::Unreadable(problem))));

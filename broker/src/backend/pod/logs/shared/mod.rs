@@ -4,12 +4,15 @@
 //! fit there either is dropped, and who had not had it is told how much. What everybody had is kept only as far as memory
 //! allows, for the watcher that comes a moment later.
 
+mod subscription;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tracing::warn;
 
+pub(super) use self::subscription::Subscription;
 use super::super::chunk::LogItem;
 use super::spool::{Piece, Segment, Spool, cost};
 use crate::execution::{Completeness, Gap, LogLine, Position};
@@ -65,15 +68,6 @@ enum Body {
     End(Completeness),
 }
 
-/// What is there for a watcher.
-enum Look {
-    /// An item, the positions around it, and the lines up to its end.
-    At((Body, Position, Position, u64)),
-    NotYet,
-    Overrun,
-    Closed,
-}
-
 /// What a watcher gets.
 pub(super) enum Taken {
     Lines {
@@ -120,18 +114,6 @@ impl Shared {
     /// How many watch, from now on.
     pub(super) fn watchers(&self) -> watch::Receiver<usize> {
         self.watchers.subscribe()
-    }
-
-    /// One more watcher. What is held from now on stays until it was taken, or until there is no room.
-    pub(super) fn join(self: &Arc<Self>) -> Subscription {
-        let mut state = self.state();
-        state.watchers_ever += 1;
-        let (id, first, lines) = (state.watchers_ever, state.first, state.floor.lines);
-        state.next.insert(id, first);
-        self.watchers.send_replace(state.next.len());
-        let appended = self.appended.subscribe();
-        drop(state);
-        Subscription { shared: Arc::clone(self), id, next: first, lines, appended }
     }
 
     /// Lets go of what is only kept for those who may come.
@@ -288,112 +270,5 @@ impl Drop for Appender {
     fn drop(&mut self) {
         self.shared.state().closed = true;
         self.shared.appended.send_modify(|count| *count += 1);
-    }
-}
-
-/// One watcher of a stream.
-pub(super) struct Subscription {
-    shared: Arc<Shared>,
-    id: u64,
-    next: u64,
-    /// Lines before the next slot.
-    lines: u64,
-    appended: watch::Receiver<u64>,
-}
-
-impl Subscription {
-    /// Where what comes next begins.
-    pub(super) fn floor(&self) -> Floor {
-        let state = self.shared.state();
-        let index = self.next.checked_sub(state.first).and_then(|index| usize::try_from(index).ok());
-        let from = index.unwrap_or(0).min(state.slots.len());
-        let nanos = state.slots.iter().skip(from).find_map(|slot| slot.nanos);
-        match state.slots.get(from) {
-            Some(slot) => Floor { position: slot.before, lines: slot.lines_before, nanos },
-            None => state.slots.back().map_or(state.floor, |last| Floor {
-                position: last.after,
-                lines: last.lines_before + last.count,
-                nanos,
-            }),
-        }
-    }
-
-    /// After an overrun: goes on with the oldest that is held, and says how many lines were dropped before it.
-    pub(super) fn rejoin(&mut self) -> u64 {
-        let mut state = self.shared.state();
-        let first = state.first;
-        state.next.insert(self.id, first);
-        let missing = state.floor.lines.saturating_sub(self.lines);
-        self.lines = state.floor.lines;
-        self.next = first;
-        missing
-    }
-
-    /// What comes next. Can be dropped while it waits.
-    pub(super) async fn next(&mut self) -> Taken {
-        loop {
-            self.appended.borrow_and_update();
-            let (body, before, after, lines) = match self.look() {
-                Look::At(slot) => slot,
-                Look::Overrun => return Taken::Overrun,
-                Look::Closed => return Taken::Closed,
-                Look::NotYet => {
-                    // The sender lives in what this holds.
-                    let _ = self.appended.changed().await;
-                    continue;
-                }
-            };
-            let taken = match body {
-                Body::Memory(lines) => Taken::Lines { lines, before, after },
-                Body::Gap(gap) => Taken::Gap(gap),
-                Body::End(completeness) => Taken::End(completeness),
-                Body::Disk(piece) => match self.shared.spool.read(piece).await {
-                    Ok(lines) => Taken::Lines { lines, before, after },
-                    Err(error) => {
-                        warn!(error = &error as &dyn std::error::Error, "log lines cannot be read from disk again");
-                        self.skip_unreadable(lines);
-                        return Taken::Overrun;
-                    }
-                },
-            };
-            self.pass(lines);
-            return taken;
-        }
-    }
-
-    fn look(&self) -> Look {
-        let state = self.shared.state();
-        let Some(index) = self.next.checked_sub(state.first) else { return Look::Overrun };
-        match usize::try_from(index).ok().and_then(|index| state.slots.get(index)) {
-            Some(slot) => Look::At((slot.body.clone(), slot.before, slot.after, slot.lines_before + slot.count)),
-            None if state.closed => Look::Closed,
-            None => Look::NotYet,
-        }
-    }
-
-    /// The next slot was taken.
-    fn pass(&mut self, lines: u64) {
-        self.next += 1;
-        self.lines = lines;
-        let mut state = self.shared.state();
-        state.next.insert(self.id, self.next);
-        state.trim(&self.shared.spool);
-    }
-
-    /// The next slot is lost, and with it what is before it: nobody can have it any more.
-    fn skip_unreadable(&mut self, lines: u64) {
-        let had = self.lines;
-        self.shared.spool.lines_dropped(lines.saturating_sub(had));
-        let mut state = self.shared.state();
-        while state.first <= self.next && state.pop(&self.shared.spool).is_some() {}
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        let mut state = self.shared.state();
-        state.next.remove(&self.id);
-        state.trim(&self.shared.spool);
-        self.shared.watchers.send_replace(state.next.len());
     }
 }

@@ -1,0 +1,181 @@
+//! Which instances a watcher reads, and how long it waits for their lines.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::{AbortHandle, abortable};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{Happened, Watcher};
+use crate::backend::pod::place::{LogStart, Place, ReadMode};
+use crate::backend::pod::view::{ContainerState, ContainerView, View};
+use crate::execution::{
+    Completeness, Event, EventKind, Follow, Gap, GapReason, Instance, InstancePosition, Position, StreamKey,
+};
+
+/// An instance that is being read.
+pub(super) struct Open {
+    pub(super) instance: Instance,
+    pub(super) reading: AbortHandle,
+    /// Ends it behind what was read.
+    pub(super) stop: CancellationToken,
+    /// How long it was waited for since something of it came.
+    pub(super) silent: Duration,
+}
+
+impl Watcher {
+    /// Starts to read each wanted instance that has run and was not begun yet.
+    pub(super) fn begin_reading(&mut self, view: &Arc<View>) {
+        for container in &view.containers {
+            if !self.wants(container) {
+                continue;
+            }
+            // The kubelet keeps the instance before the latest one too.
+            for restart in container.restarts.saturating_sub(1)..=container.restarts {
+                self.begin_instance(view, container, restart);
+            }
+        }
+    }
+
+    /// Says of instances that nobody read in time, and that the kubelet has no longer, that their lines are lost: once, at the
+    /// last of them.
+    pub(super) fn miss_instances(&mut self, view: &View) -> Vec<Event> {
+        let mut events = Vec::new();
+        // Who wants the latest lines, or what there is now, misses nothing.
+        if self.options.follow == Follow::SoFar || self.options.tail_lines.is_some() || self.options.since.is_some() {
+            return events;
+        }
+        for container in &view.containers {
+            let Some(restart) = container.restarts.checked_sub(2).filter(|_| self.wants(container)) else { continue };
+            let key = StreamKey { attempt: view.attempt, container: container.name.clone(), restart };
+            let position = self.cursor.stream(&key);
+            if position.position == Position::Complete || !self.begun.insert(key.clone()) {
+                continue;
+            }
+            let role = container.role;
+            let instance = Instance { attempt: view.attempt, container: container.name.clone(), restart, role };
+            let message = format!(
+                "container {} was restarted {} times, and the node keeps the lines of its last two runs only; those of runs \
+                 before may be missing",
+                container.name, container.restarts
+            );
+            events.extend(self.cut(&key, instance, GapReason::Rotated, message));
+        }
+        events
+    }
+
+    pub(super) fn wants(&self, container: &ContainerView) -> bool {
+        let is_named = self.options.containers.is_empty() || self.options.containers.contains(&container.name);
+        is_named && !container.is_hidden() && container.has_run()
+    }
+
+    pub(super) fn begin_instance(&mut self, view: &Arc<View>, container: &ContainerView, restart: u32) {
+        let key = StreamKey { attempt: view.attempt, container: container.name.clone(), restart };
+        let position = self.cursor.stream(&key);
+        if position.position == Position::Complete || self.is_stopped || !self.begun.insert(key.clone()) {
+            return;
+        }
+        let role = container.role;
+        let instance = Instance { attempt: view.attempt, container: container.name.clone(), restart, role };
+        let with_cursor = position != InstancePosition::default();
+        let start = LogStart {
+            position,
+            tail_lines: self.options.tail_lines.filter(|_| !with_cursor),
+            since: self.options.since.filter(|_| !with_cursor),
+            mode: match self.options.follow {
+                Follow::UntilTheEnd => ReadMode::Follow,
+                Follow::SoFar => ReadMode::SoFar,
+            },
+        };
+        let pod = self.hub.follow_pod(view);
+        let stop = CancellationToken::new();
+        let (items, reading) = abortable(self.sources.logs.read(pod, instance.clone(), start, stop.clone()));
+        self.open.insert(key.clone(), Open { instance, reading, stop, silent: Duration::ZERO });
+        self.readers.push(items.map(move |item| (key.clone(), item)).boxed());
+    }
+
+    /// An instance is waited for no longer than that: it has ended, or what there is now is wanted.
+    pub(super) fn is_limited(&self, key: &StreamKey) -> bool {
+        self.options.follow == Follow::SoFar || self.outcome.is_some() || key.attempt <= self.over
+    }
+
+    /// How much longer it is worth to wait for anything.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        let limited = self.open.iter().filter(|(key, _)| self.is_limited(key)).map(|(_, open)| open.silent);
+        let result = self.waits_for_result().then_some(self.without_result);
+        let longest = limited.chain(result).max()?;
+        Some(self.patience().saturating_sub(longest))
+    }
+
+    pub(super) fn note_wait(&mut self, waited: Duration, happened: &Happened) {
+        for (key, open) in &mut self.open {
+            let came = matches!(happened, Happened::Item(of, _) if of == key);
+            open.silent = if came { Duration::ZERO } else { open.silent + waited };
+        }
+        if self.outcome.is_some() {
+            self.without_result += waited;
+        }
+    }
+
+    /// Gives up what was waited for too long.
+    pub(super) fn give_up(&mut self) -> Vec<Event> {
+        let patience = self.patience();
+        let late = self.open.iter().filter(|(key, open)| open.silent >= patience && self.is_limited(key));
+        let late: HashSet<_> = late.map(|(key, _)| key.clone()).collect();
+        self.has_news = true;
+        let message = "nothing more of it could be read before the drain deadline";
+        self.stop_reading(|key| late.contains(key), GapReason::DrainDeadline, message)
+    }
+
+    /// Reads no more of containers that run on after the outcome. What was read of them is told.
+    pub(super) fn stop_what_runs(&mut self) -> Vec<Event> {
+        self.runs_until = None;
+        self.is_stopped = true;
+        let attempts = self.following.attempts.borrow();
+        let latest = attempts.latest();
+        for (key, open) in &self.open {
+            let container = latest.container(&key.container).filter(|_| key.attempt == latest.attempt);
+            if container.is_some_and(|container| matches!(container.state, ContainerState::Running { .. })) {
+                open.stop.cancel();
+            }
+        }
+        Vec::new()
+    }
+
+    /// Gives up instances that are still being read.
+    pub(super) fn stop_reading(
+        &mut self,
+        which: impl Fn(&StreamKey) -> bool,
+        reason: GapReason,
+        message: &str,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (key, Open { instance, reading, .. }) in self.open.extract_if(|key, _| which(key)).collect::<Vec<_>>() {
+            reading.abort();
+            events.extend(self.cut(&key, instance, reason, message.to_owned()));
+        }
+        events
+    }
+
+    /// The lines of an instance end here, with some missing.
+    pub(super) fn cut(
+        &mut self,
+        key: &StreamKey,
+        instance: Instance,
+        reason: GapReason,
+        message: String,
+    ) -> Vec<Event> {
+        let after = Place::new(self.cursor.stream(key), None).nanos();
+        let after = after.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
+        let gap = Gap { instance: instance.clone(), reason, after, before: None, lines_at_least: 0, message };
+        let mut events = vec![self.event(EventKind::LogGap(gap))];
+        if self.options.follow == Follow::UntilTheEnd {
+            self.cursor.set_stream(key, InstancePosition { position: Position::Complete, skip: 0 });
+            events.push(self.event(EventKind::LogStreamEnd(instance, Completeness::Cut)));
+        }
+        events
+    }
+}
