@@ -27,8 +27,8 @@ TARGET = "local"
 LONG = 180.0
 SHORT_DRAIN = datetime.timedelta(seconds=2)
 
-#: 20 MB: more than fits between the broker and a watcher that reads nothing.
-MANY = 20_000
+#: 8 MB: more than fits between the broker and a watcher that reads nothing, and less than the node rotates.
+MANY = 8_000
 FILL = "x" * 1000
 WRITE_MANY = f"awk 'BEGIN{{for(k=1;k<={MANY};k++)printf \"%07d {FILL}\\n\", k}}'"
 WRITTEN = [b"%07d %s" % (number, FILL.encode()) for number in range(1, MANY + 1)]

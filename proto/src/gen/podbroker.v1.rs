@@ -258,7 +258,9 @@ pub struct Policies {
     /// What to do when nobody follows the execution any more. Feature `orphan`.
     #[prost(message, optional, tag = "6")]
     pub orphan: ::core::option::Option<OrphanPolicy>,
-    /// How long the remaining lines are waited for after the outcome is known. 1 s to 10 min, default 30 s.
+    /// How long the remaining lines and the result are waited for, once the outcome is known, without anything of them coming;
+    /// and how long containers that run on are followed. Time that the caller does not read counts for nothing.
+    /// 1 s to 10 min, default 30 s.
     #[prost(message, optional, tag = "7")]
     pub drain_deadline: ::core::option::Option<::prost_types::Duration>,
 }
@@ -844,7 +846,7 @@ pub enum GapReason {
     ResumeAmbiguous = 3,
     /// The byte budget of the watch was used up.
     BudgetExceeded = 4,
-    /// The drain deadline passed before the rest could be read.
+    /// Nothing more could be read before the drain deadline, or the container runs on after the outcome.
     DrainDeadline = 5,
     /// The cluster refused to give the log.
     Refused = 6,

@@ -272,7 +272,8 @@ class Policies:
     deciding_containers: tuple[str, ...] = ()
     """The containers whose end decides the outcome. Empty: every container of ``spec.containers``."""
     drain_deadline: timedelta | None = None
-    """How long the remaining lines are waited for after the outcome is known. 1 s to 10 minutes."""
+    """How long the remaining lines and the result are waited for once the outcome is known, without anything of them
+    coming, and how long containers that run on are followed. 1 s to 10 minutes."""
     infra_retry: InfraRetry | None = None
     """When another attempt is made; None for never. A broker needs the feature ``infra-retry``."""
     orphan_after: timedelta | None = None

@@ -1,7 +1,10 @@
 //! Whether a deletion came before or after the end of a pod's containers.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::view::{ContainerView, Presence, View};
 
 /// What a deletion had to do with the end of the containers. The kubelet's last delete overwrites the time of the first one, so
 /// time alone does not tell.
@@ -29,4 +32,14 @@ impl Deletion {
             _ => Self::Unknown,
         }
     }
+}
+
+/// Whether it is not known yet what ended a program: it ended with 0 in the very second in which somebody else had the pod ended,
+/// as one that catches the signal does, and the kubelet has not said its last word on the pod.
+pub(super) fn is_in_doubt(view: &View, kill: Option<Timestamp>) -> bool {
+    let by_others = view.cancel.is_none() && view.released.is_none() && view.delete_requested.is_some();
+    let is_under_way = view.presence == Presence::Present && view.deletion == Deletion::Open;
+    let Some(kill) = kill.filter(|_| by_others && is_under_way) else { return false };
+    let mut ends = view.deciding().filter_map(ContainerView::termination);
+    ends.any(|end| end.exit_code == 0 && end.ended.is_some_and(|ended| ended.as_second() == kill.as_second()))
 }

@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 
-use super::deletion::Deletion;
+use super::deletion::{self, Deletion};
 use super::node::{Capacity, Disruption};
 use super::notices;
 use super::view::{ContainerState, ContainerView, Phase, Presence, Restarts, Termination, View};
@@ -65,6 +65,9 @@ fn verdict(view: &View) -> Option<Verdict> {
     if final_end && !is_over(view) && is_being_ended(view) && !ended_before_the_kill(view) {
         // The container's end comes before the kubelet's word on why: what looks like a success may be a program that caught
         // the signal.
+        return None;
+    }
+    if final_end && deletion::is_in_doubt(view, moment_of_the_kill(view)) {
         return None;
     }
     let killed_by = killed(view);
@@ -182,8 +185,9 @@ fn ended_before_the_kill(view: &View) -> bool {
     let before = |end: &Termination| {
         let Some(ended) = end.ended else { return false };
         // In the second of a cancel or a deadline a program that catches the signal can have ended with 0 too. In the second
-        // of anybody else's kill a success is believed.
-        let by_others = view.cancel.is_none() && view.reason != "DeadlineExceeded";
+        // of anybody else's kill a success is believed, unless the kubelet's last word says that it had ended the pod.
+        let is_told = view.deletion == Deletion::BeforeTheEnd || view.phase == Phase::Failed;
+        let by_others = view.cancel.is_none() && view.reason != "DeadlineExceeded" && !is_told;
         let same = by_others && end.exit_code == 0 && ended.as_second() == kill.as_second();
         // The time of a deletion that is done is that of the kubelet's own, right behind the end that it has brought about.
         let slack = if view.deletion == Deletion::Unknown { KUBELETS_DELETE } else { 0 };

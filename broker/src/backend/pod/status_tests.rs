@@ -226,6 +226,33 @@ fn the_kubelets_own_delete_does_not_hide_whether_the_first_one_ended_the_pod() {
 }
 
 #[test]
+fn in_the_second_of_an_eviction_the_kubelets_last_word_is_waited_for() {
+    let evicted = |phase: &str, grace: i64, observed: i64| {
+        let mut pod = pod(ended(phase, 0, "Completed", BEFORE));
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-21T08:01:05Z");
+        pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        pod["metadata"]["generation"] = json!(2);
+        pod["status"]["observedGeneration"] = json!(observed);
+        pod["status"]["conditions"] = json!([{ "type": "DisruptionTarget", "status": "True",
+            "reason": "EvictionByEvictionAPI", "lastTransitionTime": BEFORE }]);
+        pod
+    };
+    for phase in ["Running", "Succeeded"] {
+        assert_eq!(told(&evicted(phase, 5, 1)).outcome, None);
+    }
+    assert_eq!(class_of(&evicted("Succeeded", 0, 2)), (State::Failed, Some(FailureClass::Evicted), Some(0)));
+    assert_eq!(class_of(&evicted("Succeeded", 0, 1)), (State::Succeeded, None, Some(0)));
+    // The same without a condition: somebody deleted the pod.
+    let mut deleted = evicted("Running", 5, 1);
+    deleted["status"]["conditions"] = json!([]);
+    assert_eq!(told(&deleted).outcome, None);
+    // The kubelet made it Failed, so it had a hand in that.
+    let mut short = evicted("Failed", 0, 2);
+    short["metadata"]["deletionTimestamp"] = json!(null);
+    assert_eq!(class_of(&short).1, Some(FailureClass::Evicted));
+}
+
+#[test]
 fn in_the_second_of_a_cancel_only_the_kubelets_word_makes_a_success() {
     let mut killed = pod(ended("Failed", 0, "Completed", BEFORE));
     killed["status"]["reason"] = json!("DeadlineExceeded");
