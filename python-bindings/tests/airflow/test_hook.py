@@ -17,7 +17,7 @@ import tomllib
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import PodOperatorHookProtocol
 from certificates import Authority
 from chains import ChainBroker, checks
-from repository import page
+from repository import PROJECT, page
 from running import broker_at
 from versions import Connection
 
@@ -196,7 +196,7 @@ def test_the_provider_info_is_what_airflow_wants():
 
 def test_the_provider_info_names_what_exists():
     info = get_provider_info()
-    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert info["package-name"] == project["name"]
     entry = project["entry-points"]["apache_airflow_provider"]["provider_info"]
     assert entry == "podbroker.airflow.get_provider_info:get_provider_info"

@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 IS_HERE = (ROOT / "Makefile").is_file()
+PROJECT = ROOT / "python-bindings" if IS_HERE else ROOT
+"""Where the package's page and its ``pyproject.toml`` are: a source distribution has them at its top."""
 
 
 def place(*parts: str) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from podbroker.airflow._compat import AIRFLOW_V_3_0_PLUS
-from podbroker.airflow._compat_assets import Asset, AssetAlias, AssetNameRef, AssetUriRef, asset_of, name_of
+from podbroker.airflow._compat_assets import Asset, AssetAlias, AssetNameRef, AssetUriRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,14 +138,19 @@ def _fits(outlet: Any, name: str | None, uri: str | None) -> bool:  # noqa: ANN4
         return name is None and uri is not None and outlet.uri in {uri, _made(None, uri).uri}
     if not isinstance(outlet, Asset):
         return False
-    if name is not None and name != name_of(outlet):
+    if name is not None and name != getattr(outlet, "name", outlet.uri):
         return False
     return uri is None or outlet.uri in {uri, _made(None, uri).uri}
 
 
 def _made(name: str | None, uri: str | None) -> Asset:
+    """Make an asset of a name or a URI, or of both."""
+    if not AIRFLOW_V_3_0_PLUS and name is not None and uri is not None and name != uri:
+        raise AssetEventsError("Airflow 2 knows an asset by its uri only")
     try:
-        return asset_of(name=name, uri=uri)
+        if AIRFLOW_V_3_0_PLUS:
+            return Asset(**{key: value for key, value in (("name", name), ("uri", uri)) if value is not None})
+        return Asset(str(uri or name))
     except (ValueError, TypeError) as error:
         raise AssetEventsError(f"Airflow does not take the asset: {error}") from None
 

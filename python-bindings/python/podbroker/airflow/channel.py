@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asgiref.sync import sync_to_async
@@ -77,6 +77,6 @@ def open_channel(podbroker_conn_id: str) -> Channel:
 def _changed(file: str) -> int:
     """Say when a file was changed, in nanoseconds; 0 when it is not there, which the client then says."""
     try:
-        return os.stat(file).st_mtime_ns
+        return Path(file).stat().st_mtime_ns
     except OSError:
         return 0
