@@ -148,8 +148,8 @@ def _made(name: str | None, uri: str | None) -> Asset:
     if not AIRFLOW_V_3_0_PLUS and name is not None and uri is not None and name != uri:
         raise AssetEventsError("Airflow 2 knows an asset by its uri only")
     try:
-        if AIRFLOW_V_3_0_PLUS:
-            return Asset(**{key: value for key, value in (("name", name), ("uri", uri)) if value is not None})
+        if AIRFLOW_V_3_0_PLUS and name is not None and uri is not None:
+            return Asset(name, uri)
         return Asset(str(uri or name))
     except (ValueError, TypeError) as error:
         raise AssetEventsError(f"Airflow does not take the asset: {error}") from None

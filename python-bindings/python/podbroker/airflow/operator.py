@@ -117,7 +117,7 @@ class RemotePodOperator(Deferrable):
         client = PodClient(
             read=self._read_pod,
             cancel=lambda reason: self._session and self._session.cancel(reason),
-            open_log=lambda **what: self._session and self._session.open_log(**what),
+            open_log=lambda **what: self._session.open_log(**what) if self._session is not None else None,
             base_container=self.base_container_name,
         )
         for callback in self.callbacks:
