@@ -6,7 +6,9 @@
 //! The runtime's threads block all signals, so that the system hands each signal to a thread of Python.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::time::SystemTime;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use podbroker_client::Settings;
@@ -24,10 +26,14 @@ const BLOCKING_THREADS: usize = 4;
 pub(crate) struct Process {
     id: u32,
     runtime: OnceLock<Runtime>,
-    clients: Mutex<HashMap<Settings, Weak<podbroker_client::Client>>>,
+    clients: Mutex<HashMap<(Settings, Files), Weak<podbroker_client::Client>>>,
     /// Held to read while a thread of the runtime is attached to the interpreter.
     interpreter: RwLock<Interpreter>,
 }
+
+/// What the files of TLS look like: when each was changed, and how long it is. A client reads them once, so the one that is
+/// made after a certificate was renewed is another one.
+type Files = Vec<Option<(Option<SystemTime>, u64)>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Interpreter {
@@ -99,18 +105,19 @@ impl Process {
         });
     }
 
-    /// A client with these settings; all that have the same ones share its connections.
+    /// A client with these settings; all that have the same ones, and found the same files, share its connections.
     pub(crate) fn client(
         &'static self,
         settings: &Settings,
     ) -> Result<Owned<Arc<podbroker_client::Client>>, podbroker_client::Error> {
+        let key = (settings.clone(), files_of(settings));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(settings).and_then(Weak::upgrade) {
+        if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
             return Ok(self.own(client));
         }
         let client = Arc::new(podbroker_client::Client::new(settings.clone())?);
         clients.retain(|_, client| client.strong_count() > 0);
-        clients.insert(settings.clone(), Arc::downgrade(&client));
+        clients.insert(key, Arc::downgrade(&client));
         Ok(self.own(client))
     }
 
@@ -139,6 +146,12 @@ impl<T> Drop for Owned<T> {
             std::mem::forget(self.value.take());
         }
     }
+}
+
+fn files_of(settings: &Settings) -> Files {
+    let look = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.modified().ok(), found.len()));
+    let certificate = settings.client_certificate.iter().flat_map(|each| [&each.certificate_file, &each.key_file]);
+    settings.ca_file.iter().chain(certificate).map(|path| look(path)).collect()
 }
 
 fn block_signals() {

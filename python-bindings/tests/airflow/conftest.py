@@ -17,7 +17,9 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="podbroker-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 if importlib.util.find_spec("podbroker") is None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
+    above = Path(__file__).resolve().parents
+    # In a source distribution it lies beside the folder of the tests.
+    sys.path.insert(0, str(next(each / "python" for each in above[2:] if (each / "python").is_dir())))
 package = Path(next(iter(importlib.util.find_spec("podbroker").submodule_search_locations)))
 if not list(package.glob("_core*.so")):
     # These tests speak to a scripted client. Where the wheel is not built, its native module is never called.

@@ -287,6 +287,9 @@ class FakeWatch:
             self.woken = False
             return None
         step = self.script.pop(0)
+        if isinstance(step, StopIteration):
+            self.ended = True
+            return None
         if isinstance(step, BaseException):
             self.ended = isinstance(step, Exception)
             raise step
@@ -313,6 +316,7 @@ class FakeClient:
         self.refusals: list[Exception] = []
         self.scripts: dict[str, list[Any]] = {}
         self.script: list[Any] = []
+        self.log: list[Any] = []
         self.watches: list[FakeWatch] = []
         self.watched: list[dict[str, Any]] = []
         self.known: dict[str, Execution] = {}
@@ -368,6 +372,8 @@ class FakeClient:
     def watch(self, name: str, **kwargs: Any) -> FakeWatch:
         self.calls.append(("watch", name))
         self.watched.append({"name": name, **kwargs})
+        if kwargs.get("follow") is False:
+            return FakeWatch([*self.log, StopIteration()])
         watch = FakeWatch(self.scripts.get(name, self.script), cursor=kwargs.get("cursor", b""))
         self.watches.append(watch)
         return watch

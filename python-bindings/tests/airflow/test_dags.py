@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 
 import pytest
 import scripted as s
 from chains import PLACE, ChainBroker, checks
+from repository import place
 from versions import DagBag, on_airflow_3, set_current_context
 
 from podbroker import TargetPlace
@@ -17,7 +17,7 @@ from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import AirflowException
 from podbroker.airflow.hook import PodbrokerHook
 
-DAGS = sorted((Path(__file__).resolve().parents[3] / "dags").glob("*.py"))
+DAGS = sorted(place("dags").glob("*.py"))
 
 
 pytestmark = on_airflow_3

@@ -9,10 +9,10 @@ import re
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 import scripted as s
+from repository import page
 from versions import DagBag, on_airflow_3, task
 
 from podbroker.airflow import decorators
@@ -347,13 +347,10 @@ def test_every_template_field_is_an_attribute():
     assert "cmds" not in one().operator.template_fields
 
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "operators" / "task-decorators.md").read_text()
-
-
 @on_airflow_3
 @pytest.mark.usefixtures("prepared")
 def test_the_example_of_the_page_runs(tmp_path):
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", page("operators", "task-decorators.md"), re.DOTALL)
     path = tmp_path / "dag.py"
     path.write_text(example)
     bag = DagBag(dag_folder=str(path))

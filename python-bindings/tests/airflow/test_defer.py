@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 import scripted as s
-from triggers import shout
+from repository import page
+from triggers import shout, stumble
 from versions import TaskDeferred, has_deferral_timeouts
 
 from podbroker.airflow import exceptions as ex
@@ -166,6 +166,33 @@ def test_a_trigger_that_could_not_follow_is_followed_by_another_and_then_by_the_
     assert client.watched[-1]["cursor"] == b"after 3"
 
 
+def test_a_formatter_that_fails_in_the_triggerer_fails_the_task_as_in_a_worker_and_repeats_no_line(
+    make, client, context, log, triggerer
+):
+    operator = make(deferrable=True, log_formatter=stumble)
+    deferred = defer(operator, context)
+    chunk = s.lines("one", "two", "stone", "three")
+    client.script = [s.state(s.S.RUNNING), chunk]
+    event = triggerer.run(deferred.trigger)
+    # What the broker sends from the place that the trigger came to.
+    client.script = [s.lines("stone", "three"), s.end()]
+    with pytest.raises(ValueError, match="base stumbled"):
+        resume(make(deferrable=True, log_formatter=stumble), context, deferred, event)
+    assert client.watched[-1]["cursor"] == chunk.cursor_after(2)
+    assert [text for text in log.lines if text.startswith("base: ")] == ["base: one", "base: two"]
+    assert log.text.count("base stumbled") == 1
+    assert not client.did("cancel")
+
+
+def test_a_formatter_that_fails_in_the_triggerer_only_costs_nothing(make, client, context, log, triggerer):
+    deferred = defer(make(deferrable=True, log_formatter=stumble), context)
+    client.script = [s.state(s.S.RUNNING), s.lines("one", "stone", "three")]
+    event = triggerer.run(deferred.trigger)
+    client.script = [s.lines("stone", "three"), s.end()]
+    assert resume(make(deferrable=True, log_formatter=shout), context, deferred, event) is None
+    assert [text for text in log.lines if text.startswith("base: ")] == ["base: one", "base: STONE", "base: THREE"]
+
+
 def test_lines_whose_formatter_cannot_travel_are_printed_by_the_worker(make, client, context, log, triggerer):
     def whisper(container: str, text: str) -> str:
         return f"[{container}] {text.lower()}"
@@ -279,9 +306,8 @@ def test_the_default_is_airflows_option(wanted):
 
 
 def test_the_example_of_the_page_runs():
-    page = Path(__file__).resolve().parents[3] / "docs" / "airflow.md"
     (example,) = (
-        code for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if "deferrable" in code
+        code for code in re.findall(r"```python\n(.*?)```", page("airflow.md"), re.DOTALL) if "deferrable" in code
     )
     names: dict[str, object] = {}
     exec(example, names)  # noqa: S102 -- of our own page

@@ -5,19 +5,25 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import airflow
 import jsonschema
 import pytest
 import tomllib
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import PodOperatorHookProtocol
+from certificates import Authority
 from chains import ChainBroker, checks
+from repository import PROJECT, page
+from running import broker_at
 from versions import Connection
 
 from podbroker import TargetPlace
 from podbroker.airflow._compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_2_PLUS, AirflowException, BaseHook
+from podbroker.airflow.channel import open_channel
 from podbroker.airflow.get_provider_info import get_provider_info
 from podbroker.airflow.hook import CALL_RETRY_SECONDS, DEFAULT_PORT, PodbrokerHook
 from podbroker.exceptions import UnavailableError
@@ -190,7 +196,7 @@ def test_the_provider_info_is_what_airflow_wants():
 
 def test_the_provider_info_names_what_exists():
     info = get_provider_info()
-    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert info["package-name"] == project["name"]
     entry = project["entry-points"]["apache_airflow_provider"]["provider_info"]
     assert entry == "podbroker.airflow.get_provider_info:get_provider_info"
@@ -280,8 +286,7 @@ def test_a_socket_may_stand_in_a_uri(monkeypatch):
 
 
 def test_the_connections_of_the_page_are_ones(monkeypatch, made):
-    page = (Path(__file__).resolve().parents[3] / "docs" / "airflow.md").read_text()
-    found = re.findall(r"^export AIRFLOW_CONN_(\w+)='(.*)'$", page, re.MULTILINE)
+    found = re.findall(r"^export AIRFLOW_CONN_(\w+)='(.*)'$", page("airflow.md"), re.MULTILINE)
     seen = {}
     for at, (_, text) in enumerate(found):
         monkeypatch.setenv(f"AIRFLOW_CONN_PAGE_{at}", text)
@@ -297,3 +302,67 @@ def test_the_connections_of_the_page_are_ones(monkeypatch, made):
         2: {"token_file": "/var/run/secrets/podbroker/token"},
         3: {"client_certificate_file": "/tls/tls.crt", "client_key_file": "/tls/tls.key", "ca_file": "/tls/ca.crt"},
     }
+
+
+def test_a_token_and_a_client_certificate_in_files_reach_the_broker(monkeypatch, tmp_path):
+    authority = Authority(tmp_path)
+    authority.give("127.0.0.1", file="server")
+    authority.give("worker", file="client")
+    (tmp_path / "token").write_text("first\n")
+    files = {
+        "token_file": "token",
+        "ca_file": "ca.pem",
+        "client_certificate_file": "client.pem",
+        "client_key_file": "client.key",
+    }
+    with broker_at("127.0.0.1:0", str(tmp_path)) as address:
+        query = "&".join(f"{name}={quote(str(tmp_path / file), safe='')}" for name, file in files.items())
+        host = address.removeprefix("https://")
+        monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", f"podbroker://{host}/https?{query}")
+        client = PodbrokerHook("elsewhere").get_conn()
+        assert client.server_info().caller_subject == "worker Bearer first"
+        # As the kubelet does when it renews a projected token: another file in the old one's place.
+        (tmp_path / "renewed").write_text("the second\n")
+        (tmp_path / "renewed").replace(tmp_path / "token")
+        assert client.server_info().caller_subject == "worker Bearer the second"
+        assert SECRET not in repr(client)
+
+
+def test_triggers_that_start_after_a_certificate_was_renewed_have_the_new_one(monkeypatch, tmp_path):
+    authority = Authority(tmp_path)
+    authority.give("127.0.0.1", file="server")
+    authority.give("one", file="client")
+    with broker_at("127.0.0.1:0", str(tmp_path)) as address:
+        host, port = address.removeprefix("https://").split(":")
+        extra = {
+            "ca_file": str(tmp_path / "ca.pem"),
+            "client_certificate_file": str(tmp_path / "client.pem"),
+            "client_key_file": str(tmp_path / "client.key"),
+        }
+        connection = {"conn_type": "podbroker", "host": host, "port": int(port), "schema": "https", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", json.dumps(connection))
+        before = open_channel("elsewhere")
+        assert before.client.server_info().caller_subject == "one"
+        assert open_channel("elsewhere") is before
+        authority.give("two", file="client")
+        os.utime(tmp_path / "client.pem", ns=(0, 1))  # also where a clock ticks slowly
+        assert open_channel("elsewhere").client.server_info().caller_subject == "two"
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("name", ["client_certificate_file", "client_key_file"])
+def test_half_a_client_certificate_is_refused(connected, name):
+    with pytest.raises(AirflowException, match="'c' has one of"):
+        connected(host="h", extra={name: "/c"}).get_conn()
+
+
+def test_a_file_that_is_not_there_is_named(connected):
+    good, words = connected(host="h", extra={"ca_file": "/there/is/none.pem"}).test_connection()
+    assert not good
+    assert "/there/is/none.pem" in words
+
+
+def test_a_token_file_that_is_not_there_is_named(connected):
+    good, words = connected(host="127.0.0.1", port=1, extra={"token_file": "/there/is/none"}).test_connection()
+    assert not good
+    assert "/there/is/none" in words

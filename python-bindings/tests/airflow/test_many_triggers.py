@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import scripted as s
+from running import broker_at, lines
 from test_trigger import spec, trigger
 
 from podbroker import Client
 from podbroker.airflow import follower
 from podbroker.airflow.channel import Channel
 from podbroker.airflow.trigger import RemotePodTrigger
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bindings"))
-
-from running import broker_at, lines
 
 COUNT = 1000
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import scripted as s
 import yaml
-from versions import DagBag, on_airflow_3
+from repository import page, place
+from versions import DagBag, OutletEventAccessors, on_airflow_3
 
 from podbroker.airflow import RemotePodOperator
 from podbroker.airflow.eks import EksPodOperator
 
-ROOT = Path(__file__).resolve().parents[3]
-PAGES = [ROOT / "docs" / "operators" / name for name in ("remote-pod.md", "eks-pod.md")]
+PAGES = [place("docs", "operators", name) for name in ("remote-pod.md", "eks-pod.md")]
 EXAMPLES = [
     pytest.param(text, id=f"{page.stem}-{at}")
     for page in PAGES
@@ -31,6 +30,12 @@ def read_dag(text, folder):
     return dag
 
 
+def written_by(operator):
+    """What the pod's command writes into the file of its value."""
+    (written,) = re.findall(r"echo '([^']*)' > /airflow/xcom/return\.json", " ".join(operator.arguments))
+    return written.encode()
+
+
 @on_airflow_3
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_the_pods_of_an_example_run(text, tmp_path, client, context, monkeypatch):
@@ -43,9 +48,12 @@ def test_the_pods_of_an_example_run(text, tmp_path, client, context, monkeypatch
     for task in dag.tasks:
         mapped = not isinstance(task, RemotePodOperator)
         operator = task.unmap({"arguments": ["a.csv"]}) if mapped else task
-        client.script = [*([s.result(b'{"rows": 3}')] if operator.do_xcom_push else []), s.end()]
+        context["outlet_events"] = OutletEventAccessors()
+        client.script = [*([s.result(written_by(operator))] if operator.do_xcom_push else []), s.end()]
         expected = {"rows": 3} if operator.do_xcom_push else None
         assert operator.execute(context) == expected
+        for asset in operator.outlets:
+            assert context["outlet_events"][asset].extra == {"rows": 3}
         submit = client.submits[-1]
         wanted = "remote-kpo-demo" if isinstance(operator, EksPodOperator) else operator.target or "d"
         assert wanted in str(submit["target"])
@@ -62,8 +70,7 @@ def test_there_are_examples_on_every_page():
 
 
 def test_the_page_of_permissions_has_every_verb_of_the_role_and_no_other():
-    page = (ROOT / "docs" / "rbac.md").read_text()
-    said = set(re.findall(r"^\| `([a-z/]+)` \| `([a-z]+)` \|", page, re.MULTILINE))
-    role = yaml.safe_load((ROOT / "k8s" / "remote" / "role.yaml").read_text())
+    said = set(re.findall(r"^\| `([a-z/]+)` \| `([a-z]+)` \|", page("rbac.md"), re.MULTILINE))
+    role = yaml.safe_load(place("k8s", "remote", "role.yaml").read_text())
     given = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
     assert said == given

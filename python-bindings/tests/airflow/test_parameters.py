@@ -13,18 +13,14 @@ from pathlib import Path
 import pytest
 import scripted as s
 from kubernetes.client import models as k8s
+from parity.sources import SOURCE, installed_version
+from repository import page
 
 from podbroker import NoticeSeverity
 from podbroker.airflow._compat import KubernetesPodOperator
 from podbroker.airflow.eks import EksPodOperator
 from podbroker.airflow.operator import RemotePodOperator
 from podbroker.airflow.parameters import EKS_PARAMETERS, PARAMETERS, Verdict, upstream_defaults
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from parity.sources import SOURCE, installed_version
-
-ROOT = Path(__file__).resolve().parents[3]
 
 NO_EFFECT = [name for name, parameter in PARAMETERS.items() if parameter.verdict is Verdict.NO_EFFECT]
 
@@ -189,11 +185,9 @@ def test_the_default_connection_is_not_asked(make, client, context, monkeypatch)
 def test_the_page_is_what_the_table_says(tmp_path):
     if installed_version() != SOURCE.version:
         pytest.skip(f"elsewhere: the page is of {SOURCE.version}")
-    page = tmp_path / "parameters.md"
-    command = [sys.executable, "-m", "parity.parameters", str(page)]
-    paths = [str(ROOT / "python-bindings" / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    expected, written = page("parameters.md"), tmp_path / "parameters.md"
+    command = [sys.executable, "-m", "parity.parameters", str(written)]
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "AIRFLOW_HOME": str(tmp_path)}
     subprocess.run(command, check=True, env=environment)
-    assert (ROOT / "docs" / "parameters.md").read_text() == page.read_text(), (
-        "python -m parity.parameters writes it anew"
-    )
+    assert expected == written.read_text(), "python -m parity.parameters writes it anew"

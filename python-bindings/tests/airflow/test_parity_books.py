@@ -97,9 +97,20 @@ def test_a_part_of_the_tests_can_be_run_alone(run):
 
 
 def test_a_recording_writes_what_happens(run):
-    _, output, written = run(passed=7, options=["--record"])
+    _, output, written = run(passed=0, options=["--record"])
     assert "in no category" not in output
     assert '"test_it.py" = 1' in written
     _, output, written = run(waived="[]", options=["--record"])
     assert "in no category: test_it.py::test_bad" in output
     assert "[category.unsorted]" in written
+
+
+def test_a_recording_of_fewer_tests_that_pass_has_to_be_asked_for(run):
+    code, output, written = run(passed=7, options=["--record"])
+    assert code == 1
+    assert "nothing is recorded: fewer tests pass than before" in output
+    assert "test_it.py (7 to 1)" in output
+    assert '"test_it.py" = 7' in written
+    _, output, written = run(passed=7, options=["--record", "--fewer"])
+    assert "nothing is recorded" not in output
+    assert '"test_it.py" = 1' in written

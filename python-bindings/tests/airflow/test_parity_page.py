@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+import repository
 from parity import ledger, page
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOML = """
 provider = "1"
@@ -32,7 +32,7 @@ def made(tmp_path: Path, *, reason: str = "A reason.", other: str = "a.py::third
 
 
 def test_the_page_says_what_the_ledger_says():
-    assert page.PAGE.read_text() == page.write(ledger.load()), "python -m parity.page writes it anew"
+    assert repository.page("parity.md") == page.write(ledger.load()), "python -m parity.page writes it anew"
 
 
 def test_a_name_without_a_parameter_stands_for_all(tmp_path):
@@ -74,3 +74,14 @@ def test_a_recording_keeps_what_is_sorted_and_names_what_is_not(tmp_path):
     assert read.skipped == ("a.py::odd",)
     with pytest.raises(ValueError, match="says no reason"):
         ledger.load(path)
+
+
+def test_a_file_that_is_gone_is_not_forgotten_in_silence(tmp_path):
+    path = made(tmp_path)
+    before = path.read_text()
+    results = {"b.py::new": "passed"}
+    with pytest.raises(ledger.FewerError, match=r"a\.py \(1 to 0\)"):
+        ledger.record(results, ledger.load(path), path)
+    assert path.read_text() == before
+    ledger.record(results, ledger.load(path), path, fewer=True)
+    assert ledger.load(path).passed == {"b.py": 1}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import time
 
 import pytest
 import scripted as s
-from triggers import Listener, hear, shout
+from triggers import Listener, hear, shout, stumble
 
 from podbroker import ContainerRole, InvalidCursorError, NotAllowedError, UnavailableError
 from podbroker.airflow import follower as module
@@ -110,6 +111,9 @@ def test_a_formatter_and_callbacks_come_along_by_name(triggerer, client, log):
     assert (second["line"], second["mode"], second["container_name"]) == ("one", ExecutionMode.ASYNC, "base")
     assert second["pod"].metadata.name == "pod-1"
     assert second["client"].read_namespaced_pod("pod-1", "there") is not None
+    client.log = [s.lines("one")]
+    assert second["client"].read_namespaced_pod_log("pod-1", "there") == "one\n"
+    assert client.watched[-1]["containers"] == ("base",)
 
 
 def test_users_code_runs_beside_the_event_loop(triggerer, client, monkeypatch):
@@ -417,3 +421,40 @@ def test_a_worker_that_has_to_go_on_finds_the_result_ahead(triggerer, client):
         NotAllowedError("the token is old"),
     ]
     assert triggerer.run(trigger())["cursor"] == "Zm9v"
+
+
+def test_code_of_the_author_that_fails_leaves_the_rest_to_a_worker_and_is_said_once(triggerer, client, log):
+    texts = [*map(str, range(60)), "stone", "sand"]
+    chunk = s.lines(*texts, cursor=b"whole chunk")
+    client.script = [s.state(s.S.RUNNING), chunk]
+    event = triggerer.run(trigger(lines=spec(formatter=stumble)))
+    assert [text for text in log.lines if text.startswith("base: ")] == [f"base: {text}" for text in texts[:60]]
+    assert base64.b64decode(event["cursor"]) == chunk.cursor_after(60)
+    assert (event["status"], event["complete"], event["to_worker"]) == ("error", False, True)
+    assert event["message"] == "ValueError", "the event is stored, and the text may quote a line"
+    assert log.text.count("base stumbled") == 1
+
+
+def test_what_fails_in_the_middle_of_a_line_goes_on_before_that_line(triggerer, client):
+    pieces = [s.line("sto", partial=True), s.line("ne", continues=True)]
+    chunk = s.lines("first", *pieces, "last")
+    client.script = [s.state(s.S.RUNNING), chunk]
+    event = triggerer.run(trigger(lines=spec(formatter=stumble)))
+    assert base64.b64decode(event["cursor"]) == chunk.cursor_after(1)
+
+
+def test_what_fails_at_the_end_of_a_half_read_line_is_told_apart_too(triggerer, client, log):
+    first = s.lines("first", cursor=b"after first")
+    client.script = [s.state(s.S.RUNNING), first, s.lines(s.line("stone", partial=True)), s.stream_end()]
+    event = triggerer.run(trigger(lines=spec(formatter=stumble)))
+    assert event["to_worker"]
+    assert base64.b64decode(event["cursor"]) == b"after first"
+    assert log.text.count("base stumbled") == 1
+
+
+def test_a_broker_that_fails_a_callback_is_no_fault_of_the_author(triggerer, client):
+    client.script = [s.state(s.S.RUNNING), s.lines("one"), s.end()]
+    # The callback gets the pod, and there is none.
+    event = triggerer.run(trigger(lines=spec(callbacks=[Listener])))
+    assert (event["status"], event.get("to_worker")) == ("error", None)
+    assert "no such execution" in event["message"]

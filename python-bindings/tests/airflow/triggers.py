@@ -169,3 +169,10 @@ class Listener(KubernetesPodOperatorCallback):
 def hear(line: str) -> None:
     """A progress callback."""
     Listener.heard.append({"line": line})
+
+
+def stumble(container: str, text: str) -> str:
+    """A formatter that fails at one line."""
+    if text == "stone":
+        raise ValueError(f"{container} stumbled")
+    return f"{container}: {text}"

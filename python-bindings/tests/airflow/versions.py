@@ -20,6 +20,11 @@ except ImportError:  # Airflow 2.11
     from airflow.models.taskinstance import set_current_context
 
 try:
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+except ImportError:  # Airflow 2.11
+    from airflow.utils.context import OutletEventAccessors
+
+try:
     from airflow.sdk.exceptions import TaskDeferred
 except ImportError:  # Airflow 2.11, 3.0 and 3.1
     from airflow.exceptions import TaskDeferred
@@ -28,6 +33,7 @@ __all__ = [
     "DAG",
     "Connection",
     "DagBag",
+    "OutletEventAccessors",
     "TaskDeferred",
     "has_deferral_timeouts",
     "on_airflow_3",

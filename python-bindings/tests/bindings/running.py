@@ -28,7 +28,8 @@ def broker_at(address: str, *arguments: str) -> Iterator[str]:
             assert process.stdout is not None
             port = process.stdout.readline().strip()
             assert port, "the scripted broker did not start"
-            yield address if address.startswith("unix:") else f"http://127.0.0.1:{port}"
+            scheme = "https" if any(not argument.isdecimal() for argument in arguments) else "http"
+            yield address if address.startswith("unix:") else f"{scheme}://127.0.0.1:{port}"
         finally:
             process.kill()
 

@@ -2,8 +2,9 @@
 
 It speaks the contract with the reference implementation of gRPC and with messages made from the checked-in descriptor
 set, so it shares no code with the client under test. It remembers nothing between two calls but how often each name was
-asked for. Usage: ``scripted_broker.py ADDRESS [LAST]``; it prints the port and serves until it is killed. Watches stop
-saying anything after the event number LAST.
+asked for. Usage: ``scripted_broker.py ADDRESS [LAST | FOLDER]``; it prints the port and serves until it is killed.
+Watches stop saying anything after the event number LAST. With a FOLDER it speaks TLS with the ``server.pem`` and
+``server.key`` in it, and asks for a client certificate of the authority ``ca.pem``.
 
 Names: ``ok``; ``error/CODE/REASON``; ``flaky/N`` fails N times with UNAVAILABLE; ``silent`` never answers;
 ``lines/CHUNKS/LINES`` prints that many; ``everything`` says one event of each kind; ``quiet`` says one and no more.
@@ -160,13 +161,14 @@ class Broker:
         """Answers with the caller's metadata and connection."""
         del request
         metadata = dict(context.invocation_metadata())
+        names = [name.decode() for name in context.auth_context().get("x509_common_name", [])]
         return message("GetServerInfoResponse")(
             version="1.2.3",
             instance=context.peer(),
             features=["batch"],
             max_request_bytes=4 << 20,
             max_manifest_bytes=256 << 10,
-            caller_subject=str(metadata.get("authorization", "")),
+            caller_subject=" ".join([*names, str(metadata.get("authorization", ""))]).strip(),
             caller_tenant="team",
         )
 
@@ -332,14 +334,22 @@ def handlers(broker: Broker) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(service.full_name, made)
 
 
+def with_tls(folder: Path) -> grpc.ServerCredentials:
+    """Reads the certificates."""
+    pair = ((folder / "server.key").read_bytes(), (folder / "server.pem").read_bytes())
+    return grpc.ssl_server_credentials([pair], (folder / "ca.pem").read_bytes(), require_client_auth=True)
+
+
 def main() -> None:
     """Serves until it is killed."""
-    address, *last = sys.argv[1:]
-    broker = Broker(last=int(last[0]) if last else None)
+    address, *more = sys.argv[1:]
+    folder = Path(more[0]) if more and not more[0].isdecimal() else None
+    broker = Broker(last=int(more[0]) if more and folder is None else None)
     # A port that another process has must be an error, and not shared with it.
     server = grpc.server(ThreadPoolExecutor(max_workers=64), options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((handlers(broker),))
-    print(server.add_insecure_port(address), flush=True)
+    port = server.add_insecure_port(address) if folder is None else server.add_secure_port(address, with_tls(folder))
+    print(port, flush=True)
     server.start()
     server.wait_for_termination()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 import pickle
 import threading
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from certificates import Authority
 from running import broker_at
 
 import podbroker
@@ -322,6 +324,24 @@ def test_clients_with_the_same_settings_share_a_connection(address: str) -> None
     with Client(address) as one, Client(address) as two, Client(address, retry_for=1) as other:
         assert one.server_info().instance == two.server_info().instance
         assert one.server_info().instance != other.server_info().instance
+
+
+def test_a_client_that_is_made_after_its_certificate_was_renewed_has_the_new_one(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.give("127.0.0.1", file="server")
+    authority.give("one", file="client")
+    files = {
+        "ca_file": tmp_path / "ca.pem",
+        "client_certificate_file": tmp_path / "client.pem",
+        "client_key_file": tmp_path / "client.key",
+    }
+    with broker_at("127.0.0.1:0", str(tmp_path)) as address, Client(address, **files) as before:
+        assert before.server_info().caller_subject == "one"
+        authority.give("two", file="client")
+        os.utime(tmp_path / "client.pem", ns=(0, 1))  # also where a clock ticks slowly
+        with Client(address, **files) as after:
+            assert after.server_info().caller_subject == "two"
+        assert before.server_info().caller_subject == "one"
 
 
 def test_a_closed_client_connects_again(address: str) -> None:

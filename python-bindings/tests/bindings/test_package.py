@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tarfile
 from email.parser import Parser
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from repository import PROJECT, place
 
-PROJECT = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution."""
+    place("python-bindings", "Cargo.toml")
     if importlib.util.find_spec("maturin") is None:
         pytest.skip("elsewhere: maturin is not installed")
     folder = tmp_path_factory.mktemp("sdist")
@@ -51,3 +55,18 @@ def test_the_package_says_what_it_needs(archive: Path) -> None:
     assert needed == []
     (airflow,) = [each for each in said.get_all("Requires-Dist") or [] if "extra == 'airflow'" in each]
     assert airflow.startswith("apache-airflow-providers-cncf-kubernetes>=10.5")
+
+
+@pytest.mark.timeout(400)
+def test_the_tests_of_the_source_distribution_stand_alone(archive: Path, tmp_path: Path) -> None:
+    """All of them are read; those run that look at what is around them."""
+    if importlib.util.find_spec("airflow") is None:
+        pytest.skip("elsewhere: Airflow is not installed")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    command = [sys.executable, "-m", "pytest", "-q", "--color=no", "-k", "page or docs or dags or readme or package"]
+    done = subprocess.run([*command, "python-bindings/tests"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "docs/operators/remote-pod.md is in the repository only" in done.stdout
+    assert re.search(r"\b[1-9]\d* passed, [1-9]\d* skipped, \d{3,} deselected", done.stdout), done.stdout

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from repository import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = PROJECT / "README.md"
 
 
 def test_the_example_of_the_readme_runs(run_program: Callable[[str], str], address: str) -> None:

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from repository import page
 
 from podbroker.migrate import analysis, arguments, imports, people, values
 from podbroker.migrate.command import main
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "migration.md").read_text()
+PAGE = page("migration.md")
 
 
 def block(language: str) -> str:

@@ -1,4 +1,4 @@
-"""``python -m parity [--record] [arguments for pytest]``: run upstream's tests with our classes."""
+"""``python -m parity [--record [--fewer]] [arguments for pytest]``: run upstream's tests with our classes."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let another file be used, and be written anew."""
     parser.addoption("--expected", default=str(ledgers.FILE), help="what is expected of the tests")
     parser.addoption("--record", action="store_true", help="write down what happens as what is expected")
+    parser.addoption("--fewer", action="store_true", help="with --record: also that fewer tests pass than before")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,6 +33,7 @@ class Books:
     def __init__(self, config: pytest.Config) -> None:
         """Read what is expected."""
         self._recording = config.getoption("--record")
+        self._fewer = config.getoption("--fewer")
         self._file = Path(config.getoption("--expected"))
         self._ledger = ledgers.load(self._file, recording=self._recording)
         self._collected: list[str] = []
@@ -78,8 +80,13 @@ class Books:
         if self._partial or session.exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
             return
         if self._recording:
-            unsorted = ledgers.record(self._results, self._ledger, self._file)
-            self._problems += [f"in no category: {test}" for test in unsorted]
+            try:
+                unsorted = ledgers.record(self._results, self._ledger, self._file, fewer=self._fewer)
+            except ledgers.FewerError as error:
+                self._problems = [f"nothing is recorded: {error}"]
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            else:
+                self._problems += [f"in no category: {test}" for test in unsorted]
             return
         self._problems = self._compare()
         if self._problems:

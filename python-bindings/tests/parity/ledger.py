@@ -25,8 +25,13 @@ UNSORTED = "unsorted"
 
 HEADER = """\
 # What upstream's tests are expected to say of our classes; `python -m parity --record` writes it anew.
-# `passed` may only grow. A test below fails for the reason of its category; one that passes has to be taken out.
+# `passed` may only grow, unless `--fewer` is said. A test below fails for the reason of its category; one
+# that passes has to be taken out.
 """
+
+
+class FewerError(Exception):
+    """A recording would write down that fewer tests pass than before; the message names the files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,25 +95,33 @@ def load(path: Path = FILE, *, recording: bool = False) -> Ledger:
     """Read the file; ``recording`` forgets what an earlier recording could not sort."""
     read = tomllib.loads(path.read_text())
     if recording:
-        read["category"].pop(UNSORTED, None)
+        read.get("category", {}).pop(UNSORTED, None)
     return Ledger(
         provider=read["provider"],
         passed=read["passed"],
         skipped=tuple(read["skipped"]),
         categories=tuple(
             Category(name=name, reason=table["reason"], tests=tuple(table["tests"]))
-            for name, table in read["category"].items()
+            for name, table in read.get("category", {}).items()
         ),
     )
 
 
-def record(results: Mapping[str, str], old: Ledger, path: Path = FILE) -> list[str]:
-    """Write the file anew from what happened (``passed``, ``failed``, ``skipped``); give what is unsorted."""
+def record(results: Mapping[str, str], old: Ledger, path: Path = FILE, *, fewer: bool = False) -> list[str]:
+    """Write the file anew from what happened (``passed``, ``failed``, ``skipped``); give what is unsorted.
+
+    Raises:
+        FewerError: Fewer tests of a file pass than before, and ``fewer`` does not allow that; nothing is written.
+
+    """
     failed = [test for test, outcome in results.items() if outcome == "failed"]
     tests: dict[str, list[str]] = defaultdict(list)
     for test in failed:
         tests[old.category_of(test) or UNSORTED].append(test)
     passed = Counter(file_of(test) for test, outcome in results.items() if outcome == "passed")
+    shrunk = [f"{name} ({before} to {passed[name]})" for name, before in old.passed.items() if passed[name] < before]
+    if shrunk and not fewer:
+        raise FewerError(f"fewer tests pass than before, --fewer writes that down: {', '.join(sorted(shrunk))}")
     categories = [
         Category(name=each.name, reason=each.reason, tests=_folded(tests.pop(each.name, []), results))
         for each in old.categories

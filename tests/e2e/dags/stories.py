@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import DAG
 from kubernetes.client import models as k8s
 
+from e2e.formatting import stumble
 from e2e.manifests import IMAGE, UNTIL_TOLD, numbered
 from podbroker.airflow.operator import RemotePodOperator
 
@@ -77,6 +78,7 @@ DEFERRED_RETRIED = one(
     retry_delay=timedelta(seconds=1),
     deferrable=True,
 )
+DEFERRED_STUMBLE = one("deferred-stumble", numbered(100), deferrable=True, log_formatter=stumble)
 with DAG(dag_id="together", schedule=None) as TOGETHER:
     common: dict[str, Any] = {"image": IMAGE, "cmds": ["sh", "-c"], "do_xcom_push": True}
     synchronous = RemotePodOperator(task_id="synchronous", arguments=["echo 1 > /airflow/xcom/return.json"], **common)

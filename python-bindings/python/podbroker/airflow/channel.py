@@ -11,6 +11,7 @@ import contextvars
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asgiref.sync import sync_to_async
@@ -60,7 +61,8 @@ async def channel_of(podbroker_conn_id: str) -> Channel:
 def open_channel(podbroker_conn_id: str) -> Channel:
     """Look the connection up and give the channel of its settings. Connects to nothing yet."""
     hook = PodbrokerHook(podbroker_conn_id)
-    key = tuple(sorted(hook.settings.items()))
+    # A client reads the files of TLS once: triggers that start after a certificate was renewed get another one.
+    key = (*sorted(hook.settings.items()), *((file, _changed(file)) for file in hook.tls_files))
     with _lock:
         channel = _by_settings.get(key)
         if channel is None:
@@ -70,3 +72,11 @@ def open_channel(podbroker_conn_id: str) -> Channel:
             client = hook.conn
             channel = _by_settings[key] = Channel(client=client, many=client.watch_many())
         return channel
+
+
+def _changed(file: str) -> int:
+    """Say when a file was changed, in nanoseconds; 0 when it is not there, which the client then says."""
+    try:
+        return Path(file).stat().st_mtime_ns
+    except OSError:
+        return 0

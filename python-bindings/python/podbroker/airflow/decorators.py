@@ -100,7 +100,7 @@ class _RemotePodDecoratedOperator(_FromFunction):
             source=source_of(self.python_callable),
             function=self.python_callable.__name__,
             pickler=pickler.__name__,
-            result_file=RESULT_FILE if self.do_xcom_push else None,
+            result_file=RESULT_FILE if self.wants_result else None,
         )
         arguments = pickler.dumps((tuple(self.op_args), dict(self.op_kwargs)))
         own = {SCRIPT_VARIABLE: packed(script.encode()), INPUT_VARIABLE: packed(arguments)}

@@ -98,7 +98,9 @@ class Deferrable(LifeCycle):
                 raise AirflowTaskTimeout(message)
             if event.get("complete"):
                 return self._settle_end(context)
-            if not known.state.is_final and triggers < MAX_TRIGGERS:
+            if event.get("to_worker"):
+                self.log.info("The pod is followed here, after the task's own code failed in the triggerer")
+            elif not known.state.is_final and triggers < MAX_TRIGGERS:
                 self.log.warning("The trigger could not follow the pod (%s): deferring again", event.get("message"))
                 self._defer(context, cursor=decoded(event.get("cursor", "")), triggers=triggers + 1)
             return self._follow_to_end(context, cursor=decoded(event.get("cursor", "")))

@@ -99,6 +99,13 @@ class EksPodOperator(RemotePodOperator):
         )
         return PodbrokerHook(self.podbroker_conn_id, target=place)
 
+    @property
+    def named_target(self) -> str | None:
+        """The place as the arguments say it, without what the AWS connection would add. Asks nobody."""
+        return readable(
+            TargetPlace(cluster=self.cluster_name, region=self.region or "", namespace=self.namespace or "")
+        )
+
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
         """Start the execution, or find the one to go on with; say what to configure when no one target fits."""
         try:

@@ -18,6 +18,8 @@ from podbroker import (
     ExecutionState,
     InvalidCursorError,
     LogChunk,
+    LogGap,
+    LogStreamEnd,
     NotFoundError,
     PodbrokerError,
     StateChanged,
@@ -27,7 +29,7 @@ from podbroker.airflow._compat import AIRFLOW_V_3_3_PLUS
 from podbroker.airflow.backlog import ROOM, drained
 from podbroker.airflow.channel import channel_of
 from podbroker.airflow.kill import NO_ANSWER, Verdict, state_from_server, verdict_of
-from podbroker.airflow.lines import Lines, LinesAway
+from podbroker.airflow.lines import AuthorsCodeError, Lines, LinesAway, print_each
 from podbroker.airflow.pods import PodClient, pod_of
 from podbroker.airflow.position import Position, decoded, encoded
 from podbroker.airflow.progress import Progress
@@ -36,6 +38,7 @@ from podbroker.airflow.session import SUPERSEDED
 if TYPE_CHECKING:
     from podbroker import Event
     from podbroker.airflow.channel import Channel
+    from podbroker.airflow.lines import Printed
     from podbroker.airflow.trigger import RemotePodTrigger
     from podbroker.watch_many import Follow
 
@@ -125,7 +128,9 @@ class Follower:
 
     def failure(self, error: Exception) -> dict[str, Any]:
         """Give what the event says when the execution cannot be followed here."""
-        # An exception of a user's code may quote a line, and the event is stored.
+        if isinstance(error, AuthorsCodeError):
+            # It would raise again in each triggerer. It may quote a line, and the event is stored.
+            return {**self._payload("error", message=type(error.__cause__).__name__), "to_worker": True}
         said = f": {error}" if isinstance(error, PodbrokerError) else ""
         return self._payload("error", message=f"{type(error).__name__}{said}")
 
@@ -159,6 +164,8 @@ class Follower:
         return PodClient(
             read=lambda: pod_of(client.get(self._name, full=True)),
             cancel=lambda reason: client.cancel(self._name, claim=self._trigger.claim, reason=reason),
+            open_log=lambda **what: client.watch(self._name, follow=False, **what),
+            base_container=(self._trigger.lines or {}).get("base_container", ""),
         )
 
     async def _take_over(self) -> None:
@@ -199,8 +206,13 @@ class Follower:
 
     async def _handle(self, event: Event, *, done: int = 0) -> None:
         self._interrupted = (event, done)
+        has_user_code = self._lines is not None and self._lines.has_user_code
         if isinstance(event, LogChunk) and self._progress is not None:
             await self._handle_lines(event, self._progress, done)
+        elif has_user_code and isinstance(event, LogGap | LogStreamEnd) and self._progress is not None:
+            # They end a line that was half read. A thread cannot be stopped: it counts as printed.
+            self._interrupted = None
+            await self._in_thread(self._progress, event)
         else:
             async with _turn():
                 self._handle_now(event)
@@ -222,34 +234,47 @@ class Follower:
 
     async def _handle_lines(self, chunk: LogChunk, progress: Progress, done: int) -> None:
         while done < len(chunk.lines):
-            part = chunk.lines[done : done + LINES_AT_ONCE]
-            after = done + len(part)
-            cursor = chunk.cursor if after == len(chunk.lines) else chunk.cursor_after(after)
-            piece = replace(chunk, lines=part)
+            after = min(done + LINES_AT_ONCE, len(chunk.lines))
             if self._lines is not None and self._lines.has_user_code:
                 # A thread cannot be stopped: what it was given counts as printed.
-                done = after
+                begin, done = done, after
                 self._interrupted = (chunk, done)
-                await self._in_thread(progress, piece, cursor)
+                await self._in_thread(progress, chunk, begin=begin, end=after)
             else:
                 async with _turn():
                     await drained(to=ROOM, seconds=READ_SECONDS)
-                    progress.handle(piece)
-                    self._advance(progress, piece, cursor)
+                    progress.handle(replace(chunk, lines=chunk.lines[done:after]))
+                    self._advance(progress, chunk, _cursor_after(chunk, after))
                     done = after
                     self._interrupted = (chunk, done)
                     await asyncio.sleep(0)
         self._position.advance(self._trigger, self._cursor)
 
-    async def _in_thread(self, progress: Progress, piece: LogChunk, cursor: bytes) -> None:
-        printing = asyncio.ensure_future(sync_to_async(progress.handle, thread_sensitive=False)(piece))
+    async def _in_thread(self, progress: Progress, event: Event, *, begin: int = 0, end: int = 0) -> None:
+        """Print an event, of a chunk the lines from ``begin`` to ``end``, by code of users."""
+        printing = asyncio.ensure_future(sync_to_async(print_each, thread_sensitive=False)(progress, event, begin, end))
         try:
             await asyncio.shield(printing)
         except asyncio.CancelledError:
             await asyncio.wait([printing])
-            self._advance(progress, piece, cursor)
+            self._took(progress, event, printing.result())
             raise
-        self._advance(progress, piece, cursor)
+        self._took(progress, event, printing.result())
+        error = printing.result().error
+        if isinstance(error, PodbrokerError):
+            raise error
+        if error is not None:
+            raise AuthorsCodeError(f"{type(error).__name__}: {error}") from error
+
+    def _took(self, progress: Progress, event: Event, printed: Printed) -> None:
+        """Go on after what was printed, also where the rest of it was not."""
+        if not isinstance(event, LogChunk):
+            if printed.error is None:
+                self._advance(progress, event, event.cursor)
+        elif printed.error is None:
+            self._advance(progress, event, _cursor_after(event, printed.done))
+        elif printed.whole:
+            self._cursor, self._is_behind = _cursor_after(event, printed.whole), False
 
     def _advance(self, progress: Progress, event: Event, cursor: bytes) -> None:
         if progress.may_resume_after(event) and cursor:
@@ -346,6 +371,10 @@ class Follower:
             "complete": complete,
             "cursor": "" if complete else encoded(self._cursor if shown else decoded(self._trigger.cursor)),
         }
+
+
+def _cursor_after(chunk: LogChunk, lines: int) -> bytes:
+    return chunk.cursor if lines == len(chunk.lines) else chunk.cursor_after(lines)
 
 
 def _turn() -> asyncio.Lock:

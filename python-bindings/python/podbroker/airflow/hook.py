@@ -31,6 +31,8 @@ DEFAULT_PORT = 50051
 CALL_RETRY_SECONDS = 5.0
 """How long one call is tried again inside the client. The operator asks in between whether its task was killed."""
 
+_TLS_FILES = ("ca_file", "client_certificate_file", "client_key_file")
+
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
@@ -68,6 +70,11 @@ class PodbrokerHook(BaseHook):
     def settings(self) -> dict[str, Any]:
         """What the client is made with. May hold the token: not for logs."""
         return {"address": self.address, "retry_for": CALL_RETRY_SECONDS, **self._credentials()}
+
+    @property
+    def tls_files(self) -> tuple[str, ...]:
+        """The places of the certificates and of the key, as far as the connection names some."""
+        return tuple(file for name in _TLS_FILES if (file := self._extra(name)))
 
     @property
     def address(self) -> str:
@@ -171,8 +178,14 @@ class PodbrokerHook(BaseHook):
         return str(value) if value else None
 
     def _credentials(self) -> dict[str, Any]:
-        names = ("token_file", "ca_file", "client_certificate_file", "client_key_file", "server_name")
+        names = ("token_file", *_TLS_FILES, "server_name")
         given: dict[str, Any] = {name: value for name in names if (value := self._extra(name))}
+        if ("client_certificate_file" in given) != ("client_key_file" in given):
+            message = (
+                f"The connection {self.podbroker_conn_id!r} has one of client_certificate_file and client_key_file:"
+                " a client certificate needs both"
+            )
+            raise AirflowException(message)
         if self.connection.password:
             if "token_file" in given:
                 message = f"The connection {self.podbroker_conn_id!r} has both a password and a token_file: choose one"

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from podbroker import ExecutionState, GroupAction
-from podbroker.airflow import ending, parameters
+from podbroker.airflow import assets, ending, parameters
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import (
     AirflowSkipException,
@@ -31,7 +31,7 @@ from podbroker.airflow.logs import LinePrinter
 from podbroker.airflow.pods import manifest_of, pod_of
 from podbroker.airflow.policies import policies_of
 from podbroker.airflow.pump import Pump
-from podbroker.airflow.result import push_result, read_result, take_position
+from podbroker.airflow.result import push_result, read_result, result_error, take_position
 from podbroker.airflow.session import Session, new_request
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class LifeCycle(KubernetesPodOperator):
     ttl: timedelta | None
     infra_retry: InfraRetry | None
     orphan_after: timedelta | None
+    assets_from_result: bool
     _session: Session | None
     _follow: Pump | None
     _settled: bool
@@ -214,13 +215,34 @@ class LifeCycle(KubernetesPodOperator):
         self._call_back("on_pod_completion", context, fresh_pod=True)
         self._call_back("on_pod_teardown", context, pod=self.remote_pod)
 
-        result, problem = read_result(follow, log=self.log) if self.do_xcom_push else (None, None)
+        result, problem = read_result(follow, log=self.log) if self.wants_result else (None, None)
+        said: Any = None
+        if self.assets_from_result:
+            result, said = assets.take(result)
         # Older providers hand neither to cleanup.
         self._context, self._result = context, result
         self.post_complete_action(pod=self.pod, remote_pod=self.remote_pod, context=context, result=result)
         if problem is not None:
             raise problem
-        return result
+        if said is not None:
+            self._emit(context, follow, said)
+        return result if self.do_xcom_push else None
+
+    def _emit(self, context: Context, follow: Pump, said: Any) -> None:  # noqa: ANN401 -- JSON
+        """Make events of what a pod that succeeded says about assets."""
+        if follow.outcome is None or follow.outcome.state is not ExecutionState.SUCCEEDED:
+            return
+        try:
+            events = assets.plan(said, self.outlets or ())
+        except assets.AssetEventsError as error:
+            raise result_error(follow, f"The pod's asset events cannot be emitted: {error}") from error
+        assets.emit(events, context["outlet_events"])
+        self.log.info("Asset events of the pod's result: %d", len(events))
+
+    @property
+    def wants_result(self) -> bool:
+        """Whether the pod hands back a value."""
+        return self.do_xcom_push or self.assets_from_result
 
     @property
     def _pod_name(self) -> str:

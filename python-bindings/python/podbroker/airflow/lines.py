@@ -7,10 +7,11 @@ for example because they stand in the DAG file, the worker prints the lines when
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from podbroker import LogChunk
 from podbroker.airflow._compat import ExecutionMode
 from podbroker.airflow.imported import imported, path_of
 from podbroker.airflow.listeners import tell
@@ -21,13 +22,19 @@ if TYPE_CHECKING:
 
     from kubernetes.client import models as k8s
 
+    from podbroker import Event
     from podbroker.airflow.pods import PodClient
+    from podbroker.airflow.progress import Progress
 
-__all__ = ["LineSpec", "Lines", "LinesAway"]
+__all__ = ["AuthorsCodeError", "LineSpec", "Lines", "LinesAway", "Printed", "print_each"]
 
 
 class LinesAway(Exception):  # noqa: N818 -- no fault of anybody
     """The lines cannot be printed in this process; the message says why."""
+
+
+class AuthorsCodeError(Exception):
+    """A formatter or a callback raised in a triggerer; the cause is what it raised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +144,36 @@ class Lines:
             on_marker=SILENT.info,
         )
         return Lines(printer=printer, has_user_code=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """How far printing came with a chunk of lines."""
+
+    done: int
+    """How many of the chunk's lines were printed."""
+    whole: int
+    """The same, up to the last one after which another process may go on; 0 if there is none."""
+    error: Exception | None = None
+
+
+def print_each(progress: Progress, event: Event, begin: int, end: int) -> Printed:
+    """Handle an event, of a chunk the lines from ``begin`` to ``end`` one after another.
+
+    So it is known how far that came when code of users raises. Raises nothing itself.
+    """
+    done, whole = begin, 0
+    try:
+        if not isinstance(event, LogChunk):
+            progress.handle(event)
+        else:
+            for line in event.lines[begin:end]:
+                progress.handle(replace(event, lines=(line,)))
+                done += 1
+                whole = done if progress.may_resume_after(event) else whole
+    except Exception as error:  # noqa: BLE001 -- whatever users' code raises
+        return Printed(done, whole, error)
+    return Printed(done, whole)
 
 
 def _silent() -> logging.Logger:

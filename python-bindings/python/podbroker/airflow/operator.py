@@ -9,12 +9,15 @@ next process of the task goes on with it; only a task that was really killed, or
 from __future__ import annotations
 
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from podbroker.airflow import parameters
 from podbroker.airflow._compat import conf
+from podbroker.airflow.chain import readable
 from podbroker.airflow.deferral import Deferrable
 from podbroker.airflow.hook import PodbrokerHook
+from podbroker.airflow.identity import target_selector
 from podbroker.airflow.pods import PodClient
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from kubernetes.client import models as k8s
 
-    from podbroker import InfraRetry
+    from podbroker import Execution, InfraRetry
     from podbroker.airflow.pump import Pump
     from podbroker.airflow.session import Session
 
@@ -52,6 +55,8 @@ class RemotePodOperator(Deferrable):
         deferrable: Whether the pod is followed in the triggerer and not in the worker. Default: the option
             ``default_deferrable`` of the section ``operators`` of Airflow's configuration.
         do_xcom_push: Whether the pod hands back a value, JSON in ``/airflow/xcom/return.json``.
+        assets_from_result: Whether the value's member ``asset_events`` becomes events of the assets in ``outlets``. The
+            pod hands back a value then, also without ``do_xcom_push``.
         log_pod_spec_on_failure: Whether a failure's message contains the whole pod. Off, unlike upstream, because the
             pod may hold secrets.
 
@@ -76,6 +81,7 @@ class RemotePodOperator(Deferrable):
         orphan_after: timedelta | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         do_xcom_push: bool = False,
+        assets_from_result: bool = False,
         log_pod_spec_on_failure: bool = False,
         **kwargs: Any,  # noqa: ANN401 -- the arguments of upstream
     ) -> None:
@@ -85,6 +91,7 @@ class RemotePodOperator(Deferrable):
             do_xcom_push=False, deferrable=deferrable, log_pod_spec_on_failure=log_pod_spec_on_failure, **kwargs
         )
         self.do_xcom_push = do_xcom_push
+        self.assets_from_result = assets_from_result
         self.target = target
         self.podbroker_conn_id = podbroker_conn_id
         self.deployment_id = deployment_id
@@ -107,7 +114,12 @@ class RemotePodOperator(Deferrable):
     @cached_property
     def client(self) -> Any:  # noqa: ANN401 -- upstream says CoreV1Api
         """What callbacks get in place of a Kubernetes client."""
-        client = PodClient(read=self._read_pod, cancel=lambda reason: self._session and self._session.cancel(reason))
+        client = PodClient(
+            read=self._read_pod,
+            cancel=lambda reason: self._session and self._session.cancel(reason),
+            open_log=lambda **what: self._session.open_log(**what) if self._session is not None else None,
+            base_container=self.base_container_name,
+        )
         for callback in self.callbacks:
             callback.on_sync_client_creation(client=client, operator=self)
         return client
@@ -131,3 +143,44 @@ class RemotePodOperator(Deferrable):
         for name in parameters.unknown_containers(self, pod):
             self.log.error("The lines of container %s are asked for, and the pod has no such container", name)
         return pod
+
+    # What OpenLineage asks for, where its provider is installed.
+
+    def get_openlineage_facets_on_start(self) -> Any:  # noqa: ANN401 -- OpenLineage's OperatorLineage
+        """Say where and with what the task runs."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ANN401, ARG002
+        """Say also which execution it was, and how it ended."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:  # noqa: ANN401, ARG002
+        """Say the same of a task that failed."""
+        return self._lineage()
+
+    def _lineage(self) -> Any:  # noqa: ANN401 -- None where OpenLineage is not installed
+        if find_spec("airflow.providers.openlineage") is None:
+            return None
+        from podbroker.airflow.lineage import lineage_of
+
+        return lineage_of(self)
+
+    @property
+    def named_target(self) -> str | None:
+        """The target as the task names it, in words; None where that is left to the connection. Asks nobody."""
+        return readable(selector) if (selector := target_selector(self.target)) is not None else None
+
+    @property
+    def known_image(self) -> str | None:
+        """The base container's image, as far as it is known. Asks nobody."""
+        pod = self.remote_pod or self.pod_request_obj
+        containers = pod.spec.containers if pod is not None and pod.spec is not None else ()
+        found = (each.image for each in containers or () if each.name == self.base_container_name)
+        return next(found, None) or self.image
+
+    @property
+    def known_execution(self) -> Execution | None:
+        """The execution as it was last heard of; None before there is one. Asks nobody."""
+        if self._follow is not None:
+            return self._follow.execution
+        return self._session.execution if self._session is not None else None

@@ -181,7 +181,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "is_delete_operator_pod": Parameter(Verdict.SAME, "ignored, as upstream"),
     "callbacks": Parameter(
         Verdict.DIFFERS,
-        "in upstream's order; `client` reads and lists the pod of this execution and cancels it, and refuses the rest",
+        "in upstream's order; `client` reads and lists the pod of this execution, reads its log and cancels it, and"
+        " refuses the rest",
     ),
 }
 """Of ``KubernetesPodOperator``, in the order of the page."""

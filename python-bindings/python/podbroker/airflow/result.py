@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from podbroker.airflow._compat import KubernetesPodOperator
     from podbroker.airflow.pump import Pump
 
-__all__ = ["push_result", "read_result", "save_position", "take_position"]
+__all__ = ["push_result", "read_result", "result_error", "save_position", "take_position"]
 
 POSITION_KEY = "podbroker_position"
 """Where the task state store of Airflow 3.3 keeps the place in the stream over a reschedule. Processes of two versions
@@ -34,20 +34,20 @@ def read_result(follow: Pump, *, log: Logger) -> tuple[Any, RemotePodResultError
     """Give the value, and what is wrong with it."""
     result = follow.result
     if result is None:
-        return None, _problem(follow, "The broker sent no result, although the task asks for one")
+        return None, result_error(follow, "The broker sent no result, although the task asks for one")
     if result.problem:
         if follow.result_missing:
             log.info("The pod wrote no result: %s", result.problem)
             return None, None
-        return None, _problem(follow, f"The pod's result cannot be had: {result.problem}")
+        return None, result_error(follow, f"The pod's result cannot be had: {result.problem}")
     if not result.content.strip():
         log.info("The pod's result file is empty.")
         return None, None
     try:
         return json.loads(result.content), None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         shown = result.content[:SHOWN_CHARACTERS].decode("utf-8", errors="backslashreplace")
-        return None, _problem(follow, f"The pod's result is not JSON ({error}). It begins with: {shown}")
+        return None, result_error(follow, f"The pod's result is not JSON ({error}). It begins with: {shown}")
 
 
 def push_result(operator: KubernetesPodOperator, context: Context | None, value: Any) -> None:  # noqa: ANN401 -- JSON
@@ -84,7 +84,8 @@ def take_position(context: Context, *, name: str) -> bytes:
         return b""
 
 
-def _problem(follow: Pump, message: str) -> RemotePodResultError:
+def result_error(follow: Pump, message: str) -> RemotePodResultError:
+    """Say what is wrong with a value."""
     error = RemotePodResultError(message)
     error.execution_name = follow.execution.name
     error.outcome = follow.outcome

@@ -91,6 +91,8 @@ class ClientProtocol(Protocol):
         logs: bool = True,
         containers: tuple[str, ...] = (),
         tail_lines: int = 0,
+        since: datetime | None = None,
+        follow: bool = True,
     ) -> WatchProtocol:
         """Follow an execution."""
 
@@ -293,6 +295,12 @@ class Session:
             containers=containers or (),
             tail_lines=tail_lines,
         )
+
+    def open_log(self, *, containers: tuple[str, ...], tail_lines: int, since: datetime | None) -> WatchProtocol | None:
+        """Open a watch that ends with the lines so far; None while there is no execution."""
+        if not self.name:
+            return None
+        return self._client.watch(self.name, containers=containers, tail_lines=tail_lines, since=since, follow=False)
 
     def _submit(self, *, look_first: bool) -> Submission:
         if look_first:

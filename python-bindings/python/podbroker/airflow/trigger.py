@@ -89,8 +89,9 @@ class RemotePodTrigger(BaseTrigger):
         try:
             payload = await follower.follow()
         except Exception as error:  # noqa: BLE001 -- whatever it is, a worker can go on, and the pod is not lost
-            self.log.warning("The pod cannot be followed here, a worker goes on with it: %s", error)
             payload = follower.failure(error)
+            what = "The task's own code failed" if payload.get("to_worker") else "The pod cannot be followed"
+            self.log.warning("%s here, a worker goes on with it: %s", what, error)
         await asyncio.sleep(max(0.0, self.began + HOLD_SECONDS - time.time()))
         await follower.done()
         self._fired = True  # and nothing is waited for from here to the event
