@@ -270,10 +270,11 @@ impl Backend for Archived {
                     answer => answer,
                 }
             }
-            (Ok(None), _) => self.backend.submit(tenant, request).await,
             (Err(error @ Error::IdReused { .. }), _) => Err(error),
             // Exactly-once does not hang on the archive: until `submit_before` the name decides, and no id is used again after it.
-            (Err(_), SubmitMode::Create | SubmitMode::ValidateOnly) => self.backend.submit(tenant, request).await,
+            (Ok(None), _) | (Err(_), SubmitMode::Create | SubmitMode::ValidateOnly) => {
+                self.backend.submit(tenant, request).await
+            }
             (Err(error), SubmitMode::MustExist) => match self.backend.submit(tenant, request).await {
                 Err(Error::NoSuchExecution { .. }) => Err(error),
                 answer => answer,

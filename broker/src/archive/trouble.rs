@@ -104,7 +104,7 @@ impl Trouble {
         let now = Instant::now();
         let told = state.told;
         let waiting = state.waiting;
-        let episode = state.episode.get_or_insert_with(|| Episode { reason, since: now, failures: 0, is_told: false });
+        let episode = state.episode.get_or_insert(Episode { reason, since: now, failures: 0, is_told: false });
         episode.failures += 1;
         episode.reason = reason;
         let is_news = told.is_none_or(|(before, at)| before != reason || now.duration_since(at) >= TOLD_AGAIN);

@@ -104,7 +104,7 @@ pub async fn bucket(settings: BucketSettings) -> Result<Arc<dyn ObjectStore>, Bu
     let keys = match role {
         Some(BucketRole { settings, region }) => {
             let aws = aws(mode, &region).await;
-            Some(Keys::Role(FolderSession::new(&aws, settings, &bucket, &root)))
+            Some(Keys::Role(Box::new(FolderSession::new(&aws, settings, &bucket, &root))))
         }
         None => here.credentials_provider().map(|provider| Keys::Own {
             provider,
@@ -146,7 +146,7 @@ enum Keys {
     /// The SDK's: asked for once, and again before they end.
     Own { provider: SharedCredentialsProvider, hint: &'static str, known: Mutex<Option<Known>> },
     /// A session's, which renews itself.
-    Role(FolderSession),
+    Role(Box<FolderSession>),
 }
 
 /// What S3 says to credentials that have ended, or that AWS has withdrawn.
