@@ -59,7 +59,10 @@ ON_CLUSTER: Final = (sys.executable, "-m", "cluster", "run", "--")
 #: Tests of the identity chain, which the level `e2e` runs with the rest.
 IDENTITY: Final = tuple(
     f"e2e/test_{name}.py"
-    for name in ("identity", "identity_broker", "identity_checks", "identity_secrets", "manifests")
+    for name in (
+        *("identity", "identity_archive", "identity_broker", "identity_checks", "identity_secrets"),
+        "manifests",
+    )
 )
 LEVELS: Final = {
     "rust": Level(argv=("cargo", "test", "--locked", "--workspace", "--no-fail-fast"), folder=ROOT),

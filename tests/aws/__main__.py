@@ -11,14 +11,14 @@ from .state import State
 
 def main() -> None:
     """Plays AWS until it is killed."""
-    parser = argparse.ArgumentParser(prog="python3 -m aws", description="Doubles of STS and EKS on 127.0.0.1.")
+    parser = argparse.ArgumentParser(prog="python3 -m aws", description="Doubles of STS, EKS and S3 on 127.0.0.1.")
     parser.add_argument("--folder", type=Path, required=True, help="where the state is kept")
     parser.add_argument("--certificate", type=Path, required=True, help="of sts.*.amazonaws.com, PEM")
     parser.add_argument("--key", type=Path, required=True)
-    for name in ("sts", "eks", "proxy", "control"):
+    for name in ("sts", "eks", "s3", "proxy", "control"):
         parser.add_argument(f"--{name}-port", type=int, required=True)
     options = parser.parse_args()
-    ports = {name: getattr(options, f"{name}_port") for name in ("sts", "eks", "proxy", "control")}
+    ports = {name: getattr(options, f"{name}_port") for name in ("sts", "eks", "s3", "proxy", "control")}
     serve(State(options.folder), ports, certificate=options.certificate, key=options.key)
 
 

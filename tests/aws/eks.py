@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from .policies import allows
+from .policies import authorize
 from .refusals import Answer, Refused, json_answer
 from .signatures import Request, identify
 
@@ -35,24 +35,11 @@ def answer(request: Request, state: State, call: dict[str, Any]) -> Answer:
     name = unquote(found[1])
     call["cluster"] = name
     arn = f"arn:aws:eks:{caller.region}:{caller.account}:cluster/{name}"
-    _authorize(caller.session, caller.arn, arn, state)
+    authorize(caller, "eks:DescribeCluster", arn, state)
     cluster = state.config.get("clusters", {}).get(f"{caller.region}/{name}")
     if cluster is None or cluster["account"] != caller.account:
         raise Refused("ResourceNotFoundException", f"No cluster found for name: {name}.", status=404)
     return json_answer({"cluster": _describe(name, arn, cluster)})
-
-
-def _authorize(session: Any, caller: str, arn: str, state: State) -> None:  # noqa: ANN401  a session or none
-    """The role's own policy and the session's must both allow."""
-    action = "eks:DescribeCluster"
-    text = f"User: {caller} is not authorized to perform: {action} on resource: {arn}"
-    if session is None:
-        return
-    policy = state.config.get("roles", {}).get(session.role, {}).get("policy")
-    if policy is None or not allows(policy, action, arn):
-        raise Refused("AccessDenied", f"{text} because no identity-based policy allows the {action} action")
-    if session.policy is not None and not allows(session.policy, action, arn):
-        raise Refused("AccessDenied", f"{text} because no session policy allows the {action} action")
 
 
 def _describe(name: str, arn: str, cluster: dict[str, Any]) -> dict[str, Any]:

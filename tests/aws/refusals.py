@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 _STS_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 
-#: The same refusal has another code in the two services: STS speaks the query protocol, EKS rest-json.
+#: The same refusal has another code in two of the services: STS speaks the query protocol, EKS rest-json.
 #: https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
 _EKS_CODES = {
     "AccessDenied": "AccessDeniedException",
@@ -19,6 +19,15 @@ _EKS_CODES = {
     "SignatureDoesNotMatch": "InvalidSignatureException",
     "ServiceUnavailable": "ServiceUnavailableException",
     "Throttling": "ThrottlingException",
+}
+
+#: And another one in S3, with statuses of its own.
+#: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+_S3_CODES = {
+    "ExpiredToken": ("ExpiredToken", 400),
+    "InvalidClientTokenId": ("InvalidAccessKeyId", 403),
+    "MissingAuthenticationToken": ("AccessDenied", 403),
+    "Throttling": ("SlowDown", 503),
 }
 
 
@@ -57,6 +66,16 @@ def eks_error(refused: Refused) -> Answer:
     code = _EKS_CODES.get(refused.code, refused.code)
     answer = json_answer({"message": refused.message}, status=429 if code == "ThrottlingException" else refused.status)
     return Answer(status=answer.status, body=answer.body, headers={**answer.headers, "x-amzn-ErrorType": code})
+
+
+def s3_error(refused: Refused) -> Answer:
+    """An error of S3."""
+    code, status = _S3_CODES.get(refused.code, (refused.code, refused.status))
+    text = (
+        f"<Error><Code>{escape(code)}</Code><Message>{escape(refused.message)}</Message>"
+        f"<RequestId>{request_id()}</RequestId></Error>"
+    )
+    return Answer(status=status, body=text.encode(), headers={"Content-Type": "application/xml"})
 
 
 def sts_answer(action: str, result: str) -> Answer:

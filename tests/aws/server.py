@@ -1,4 +1,4 @@
-"""The listeners: STS and EKS over plain HTTP, the proxy that ends TLS in STS's name, and the control API.
+"""The listeners: STS, EKS and S3 over plain HTTP, the proxy that ends TLS in STS's name, and the control API.
 
 Control, JSON over HTTP: `PUT /config` and `GET /config`, `PUT /faults`, `POST /expire` with `{"role": ARN or null}`,
 `GET` and `DELETE /calls`, `GET /held`, `GET /secrets`, `POST /reset`.
@@ -14,8 +14,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
-from . import eks, sts
-from .refusals import Answer, Refused, eks_error, json_answer, sts_error
+from . import eks, s3, sts
+from .refusals import Answer, Refused, eks_error, json_answer, s3_error, sts_error
 from .signatures import Request
 
 if TYPE_CHECKING:
@@ -115,6 +115,16 @@ class _Eks(_Handler):
             return eks_error(refused)
 
 
+class _S3(_Handler):
+    def respond(self, request: Request) -> Answer | None:
+        state = self.server.state
+        call: dict[str, Any] = {"service": "s3", "action": s3.action_of(request), "presigned": False}
+        try:
+            return _act(call, state, lambda: s3.answer(request, state, call))
+        except Refused as refused:
+            return s3_error(refused)
+
+
 def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # noqa: ANN401  a function without arguments
     call |= {"time": state.now().timestamp(), "outcome": "OK"}
     try:
@@ -190,11 +200,11 @@ class _Inner(_Sts):
 
 
 def serve(state: State, ports: Mapping[str, int], *, certificate: Path, key: Path) -> None:
-    """Listens on the ports `sts`, `eks`, `proxy` and `control` for ever; control comes last, when all others listen."""
+    """Listens on the ports `sts`, `eks`, `s3`, `proxy` and `control` for ever; control comes when all others listen."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     proxy = type("_Proxy", (_Proxy,), {"context": context})
-    handlers: dict[str, type[_Handler]] = {"sts": _Sts, "eks": _Eks, "proxy": proxy}
+    handlers: dict[str, type[_Handler]] = {"sts": _Sts, "eks": _Eks, "s3": _S3, "proxy": proxy}
     for name, handler in handlers.items():
         threading.Thread(target=_Server(ports[name], handler, state).serve_forever, name=name, daemon=True).start()
     _Server(ports["control"], _Control, state).serve_forever()

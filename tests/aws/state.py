@@ -48,7 +48,7 @@ class Session:
 class Fault:
     """Something that goes wrong with calls of one kind."""
 
-    #: `sts`, `eks`, or `*`.
+    #: `sts`, `eks`, `s3`, or `*`.
     service: str
     #: Name of an action, or `*`.
     action: str = "*"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -10,7 +11,9 @@ from xdist.scheduler import LoadFileScheduling
 
 import podbroker
 from cluster.handle import Cluster
+from cluster.network import free_port
 from e2e.broker import Brokers
+from e2e.proxy import Proxy
 from e2e.site import Namespace, Site
 from e2e.waiting import wait_for
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     import podbroker
     from e2e.aws import Aws
+    from e2e.stores import Bucket, Folder, Store
 
 #: Files of tests that share what a cluster has once: the doubles of AWS, and the namespace of the shipped manifests.
 _ONCE: Final = ("e2e/test_identity", "e2e/test_manifests")
@@ -89,6 +93,43 @@ def remote(site: Site) -> Iterator[Namespace]:
     wait_for("the default service account", lambda: site.has_service_account(NAMESPACE))
     yield namespace
     namespace.clear()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """An archive in a folder."""
+    from e2e.stores import Folder
+
+    return Folder(path=tmp_path / "archive")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[tuple[str, int]]:
+    """Where a store that speaks like S3 answers."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
+    server.start()
+    yield server.get_host_and_port()
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: tuple[str, int]) -> Iterator[Bucket]:
+    """An archive in a bucket, behind a proxy that can take it away and sees what is asked of it."""
+    from e2e.stores import Bucket
+
+    with Proxy(upstream=s3, sees_http=True) as proxy:
+        bucket = Bucket(server=s3, prefix=f"archive-{secrets.token_hex(4)}", proxy=proxy)
+        bucket.make()
+        yield bucket
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """Either of them."""
+    found: Store = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """A proxy that breaks connections on command.
 
 Plain, it carries bytes and can cut, hold or refuse; with several upstreams it takes turns, as a load balancer does. In
-front of the API server it ends TLS with a certificate of its own and speaks HTTP/1.1, so that it sees requests: it can
-lose the answer to one, give another in its place, or break a stream right behind certain bytes.
+front of a server of plain HTTP/1.1, or of the API server, where it ends TLS with a certificate of its own, it sees
+requests: it can lose the answer to one, give another in its place, break an upload in the middle, or a stream right
+behind certain bytes.
 """
 
 from __future__ import annotations
@@ -133,6 +134,15 @@ class Answer:
 
 
 @dataclass(kw_only=True, eq=False)
+class CutUpload:
+    """Break such requests in the middle of their bodies, so many times."""
+
+    path: re.Pattern[str]
+    times: int
+    done: int = 0
+
+
+@dataclass(kw_only=True, eq=False)
 class CutBehind:
     """Break the answers to such requests behind the bytes of a pattern; once for each text that it finds."""
 
@@ -171,8 +181,10 @@ class Proxy:
     others: tuple[tuple[str, int], ...] = ()
     """More upstreams: connections go to each in turn, and to the next one where nobody listens."""
     tls: Tls | None = None
+    sees_http: bool = False
+    """Requests are seen without TLS too."""
     requests: list[tuple[str, str]] = field(default_factory=list)
-    """With TLS: method and path of each request seen."""
+    """Method and path of each request seen."""
 
     def __post_init__(self) -> None:
         """Starts to listen."""
@@ -181,6 +193,7 @@ class Proxy:
         self._swallow: Swallow | None = None
         self._answers: list[Answer] = []
         self._cuts: list[CutBehind] = []
+        self._uploads: CutUpload | None = None
         self._turn = 0
         self._refusing = False
         self._loop = asyncio.new_event_loop()
@@ -241,6 +254,11 @@ class Proxy:
         cut = CutBehind(path=re.compile(path), pattern=re.compile(pattern))
         self._cuts.append(cut)
         return cut
+
+    def cut_upload(self, path: str, *, times: int) -> CutUpload:
+        """Breaks the next such PUTs behind the first bytes of their bodies."""
+        self._uploads = CutUpload(path=re.compile(path), times=times)
+        return self._uploads
 
     def _call(self, function: Callable[[], T]) -> T:
         async def run() -> T:
@@ -316,6 +334,9 @@ class Proxy:
                 if answer is not None:
                     await _write_all(pair.client, answer.whole())
                     return
+                if self._cuts_upload(data):
+                    await _write_all(pair.upstream, data[: data.index(b"\r\n\r\n") + 10])
+                    return
                 pair.upstream.write(data)
                 await pair.upstream.drain()
 
@@ -348,8 +369,16 @@ class Proxy:
                     return found.end() - before
         return None
 
+    def _cuts_upload(self, data: bytes) -> bool:
+        cut = self._uploads
+        found = _REQUEST.match(data) if cut is not None and cut.done < cut.times else None
+        if cut is None or found is None or found[1] != b"PUT" or not cut.path.search(found[2].decode()):
+            return False
+        cut.done += 1
+        return True
+
     def _look_at(self, pair: _Pair, data: bytes) -> Answer | None:
-        if self.tls is None:
+        if self.tls is None and not self.sees_http:
             return None
         for found in _REQUEST.finditer(data):
             method, path = found[1].decode(), found[2].decode()

@@ -8,106 +8,40 @@ import hashlib
 import json
 import secrets
 import signal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 import podbroker
-from cluster.network import free_port
+from e2e.archiving import (
+    LINES,
+    LONG,
+    SLOW,
+    SLOW_LINES,
+    WORDS,
+    archived,
+    gone,
+    prepared,
+    released,
+    run,
+    soon,
+)
 from e2e.broker import TARGET
 from e2e.following import Story, collect, follow, has_line
 from e2e.manifests import numbered, shell
-from e2e.proxy import Proxy
-from e2e.stores import SECRET, Bucket, Folder
+from e2e.stores import SECRET
 from e2e.waiting import wait_for
 from podbroker import ExecutionState, Policies, ResultSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from e2e.broker import Broker, Brokers
+    from e2e.broker import Brokers
     from e2e.site import Namespace
-    from e2e.stores import Store
+    from e2e.stores import Bucket, Folder, Store
     from podbroker import Client
 
-#: Seconds.
-LONG: Final = 180.0
 #: A replica that was killed is taken for dead within two minutes.
 TAKEN_OVER: Final = 300.0
-WORDS: Final = f"{numbered(300)}; exit 3"
-LINES: Final = [f"line {n}" for n in range(1, 301)]
-SLOW: Final = numbered(400, pause="0.05")
-SLOW_LINES: Final = [f"line {n}" for n in range(1, 401)]
 VALUE: Final = b'{"rows": 42}'
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """An archive in a folder."""
-    return Folder(path=tmp_path / "archive")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[tuple[str, int]]:
-    """Where a store that speaks like S3 answers."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
-    server.start()
-    yield server.get_host_and_port()
-    server.stop()
-
-
-@pytest.fixture
-def bucket(s3: tuple[str, int]) -> Iterator[Bucket]:
-    """An archive in a bucket, which can be taken away."""
-    with Proxy(upstream=s3) as proxy:
-        bucket = Bucket(server=s3, prefix=f"archive-{secrets.token_hex(4)}", proxy=proxy)
-        bucket.make()
-        yield bucket
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def store(request: pytest.FixtureRequest) -> Store:
-    """Either of them."""
-    found: Store = request.getfixturevalue(request.param)
-    return found
-
-
-def prepared(brokers: Brokers, namespace: Namespace, store: Store, **more: Any) -> Broker:  # noqa: ANN401  sections
-    """A broker with an archive; not started yet."""
-    broker = brokers.prepare(namespace=namespace, **store.sections(**more))
-    broker.environment = store.environment
-    return broker
-
-
-def soon() -> datetime.datetime:
-    """When a submit window ends: no pod is deleted before that."""
-    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=15)
-
-
-def run(client: Client, name: str, script: str) -> str:
-    """Submits a pod of one container."""
-    return client.submit(target=TARGET, execution_id=name, pod=shell(script), submit_before=soon()).execution.name
-
-
-def archived(store: Store, *, count: int = 1, within: float = LONG) -> None:
-    """Waits until so many outcomes are there."""
-    wait_for("the outcomes in the archive", lambda: len(store.outcomes()) == count, within=within)
-
-
-def released(client: Client, name: str, namespace: Namespace) -> None:
-    """Releases an execution and waits until the broker has deleted its pod: a minute after the submit window."""
-    client.release(name)
-    wait_for("the pods to be deleted", lambda: not namespace.pods, within=LONG)
-
-
-def gone(client: Client, namespace: Namespace, *names: str) -> None:
-    """Takes the pods away at once, as somebody with kubectl can, and waits until the broker has heard of it."""
-    namespace.clear()
-    wait_for("the pods to be deleted", lambda: not namespace.pods, within=LONG)
-    wait_for("the broker to see it", lambda: not client.list(TARGET).executions, within=LONG)
-    assert all(client.get(name).state.is_final for name in names)
 
 
 def test_all_of_a_pod_that_was_deleted_right_after_its_end_is_told_after_a_restart(
@@ -184,7 +118,7 @@ def test_no_pod_is_deleted_before_it_is_archived(namespace: Namespace, brokers: 
     name = run(client, "stuck", WORDS)
     assert follow(client, name).outcome.exit_code == 3
     client.release(name)
-    wait_for("the attempts to write", lambda: "cannot be archived yet" in broker.log, within=LONG)
+    wait_for("the attempts to write", lambda: "the archive cannot be used" in broker.log, within=LONG)
     assert len(namespace.pods) == 1
     (folder.path / "e2e/executions").unlink()
     wait_for("the pod to be deleted", lambda: not namespace.pods, within=LONG)
@@ -208,7 +142,7 @@ def test_a_bucket_that_is_away_for_a_while_keeps_nobody_from_anything_but_deleti
     assert follow(client, second).outcome.exit_code == 3
     for name in (first, second):
         client.release(name)
-    wait_for("the attempts to write", lambda: "cannot write to the archive" in broker.log, within=LONG)
+    wait_for("the attempts to write", lambda: "the archive cannot be used" in broker.log, within=LONG)
     # Nobody can say whether there is a third; that is not the same as no.
     with pytest.raises(podbroker.UnavailableError) as unavailable:
         broker.client(retry_for=1).get(f"{first}-other")

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
-use tracing::warn;
+use futures::stream::{self, BoxStream};
 
 use super::Archive;
 use super::mark::Mark;
@@ -69,13 +68,24 @@ impl Archived {
         }
     }
 
+    /// Waits for the archive for so long. One that has no answer by then is away, and the next one need not wait for it.
+    async fn within<T>(&self, limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let done = tokio::time::timeout(limit, work).await.unwrap_or_else(|late| {
+            self.archive.reading.set_away(true);
+            Err(Error::archive(late))
+        });
+        if let Err(error) = &done {
+            self.archive.trouble.failed_for_caller(error);
+        }
+        done
+    }
+
     /// The answer to a submit that was made and has ended, from the archive. The id stands for that request for ever.
     async fn submitted(&self, address: &Address, digest: &str) -> Result<Option<Submitted>, Error> {
         if self.archive.store.is_away() {
             return Err(Error::archive("the archive did not answer just now"));
         }
-        let asked = tokio::time::timeout(WHILE_LIVE, self.outcome(address)).await.map_err(Error::archive)?;
-        let Some(execution) = asked? else { return Ok(None) };
+        let Some(execution) = self.within(WHILE_LIVE, self.outcome(address)).await? else { return Ok(None) };
         if execution.digest != digest {
             return Err(Error::IdReused { id: address.id.to_string() });
         }
@@ -125,13 +135,10 @@ impl Archived {
             return None;
         }
         let replay = self.archive.replay(address, cursor.clone(), options.clone());
-        match tokio::time::timeout(WHILE_LIVE, replay).await.unwrap_or_else(|late| Err(Error::archive(late))) {
+        match self.within(WHILE_LIVE, replay).await {
             Ok(replay) => Some(replay).filter(|replay| !replay.is_empty()),
-            Err(error) => {
-                // The cluster has what it has; a gap says what is missing.
-                warn!(error = &error as &dyn std::error::Error, "the archive cannot be read");
-                None
-            }
+            // The cluster has what it has; a gap says what is missing.
+            Err(_) => None,
         }
     }
 
@@ -161,17 +168,13 @@ impl Archived {
                     let _following = self.backend.watch(&address.tenant, &address.id, &cursor.encode(), states).await;
                     let mut events = std::pin::pin!(replay.events());
                     loop {
-                        let event = tokio::time::timeout(WHILE_LIVE, events.next()).await;
-                        match event.unwrap_or_else(|late| Some(Err(Error::archive(late)))) {
-                            None => break,
-                            Some(Ok(event)) => {
+                        let event = self.within(WHILE_LIVE, async { events.next().await.transpose() }).await;
+                        match event {
+                            Ok(Some(event)) => {
                                 cursor.clone_from(&event.cursor);
                                 yield Ok(event);
                             }
-                            Some(Err(error)) => {
-                                warn!(error = &error as &dyn std::error::Error, "the archive cannot be read");
-                                break;
-                            }
+                            Ok(None) | Err(_) => break,
                         }
                     }
                     if options.max_log_bytes.is_some_and(|limit| cursor.log_bytes >= limit) {
@@ -267,11 +270,9 @@ impl Backend for Archived {
                     answer => answer,
                 }
             }
-            (Ok(None), _) => self.backend.submit(tenant, request).await,
             (Err(error @ Error::IdReused { .. }), _) => Err(error),
             // Exactly-once does not hang on the archive: until `submit_before` the name decides, and no id is used again after it.
-            (Err(error), SubmitMode::Create | SubmitMode::ValidateOnly) => {
-                warn!(error = &error as &dyn std::error::Error, "the archive cannot be asked about a submit");
+            (Ok(None), _) | (Err(_), SubmitMode::Create | SubmitMode::ValidateOnly) => {
                 self.backend.submit(tenant, request).await
             }
             (Err(error), SubmitMode::MustExist) => match self.backend.submit(tenant, request).await {
@@ -363,6 +364,7 @@ impl Backend for Archived {
     }
 
     fn check(&self) -> BoxStream<'static, Check> {
-        self.backend.check()
+        let archive = Arc::clone(&self.archive);
+        self.backend.check().chain(stream::once(async move { archive.check().await })).boxed()
     }
 }

@@ -13,7 +13,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Archive;
 use super::index::{Ended, generations};
@@ -67,8 +67,8 @@ impl Archive {
                 Some(Ok(0)) => {}
                 Some(Ok(expired)) => info!(expired, "executions have left the archive"),
                 Some(Err(error)) => {
-                    self.counters.failures.inc();
-                    warn!(error = &error as &dyn std::error::Error, "the archive's retention could not be applied");
+                    self.trouble.failed(&error);
+                    warn!("the archive's retention could not be applied; it is tried again in some hours");
                 }
                 None => return,
             }
@@ -83,7 +83,7 @@ impl Archive {
             self.store.folders(&self.store.at(&["days"])).await?.iter().filter_map(|name| name.parse().ok()).collect();
         days.retain(|one| *one < day(limit));
         days.sort_unstable();
-        let mut expired = 0;
+        let (mut expired, mut all_left) = (0, 0_u64);
         for one in days {
             let date = one.to_string();
             loop {
@@ -101,15 +101,19 @@ impl Archive {
                         Ok(Judgement::MoveTo(_)) => {}
                         Err(error) => {
                             left += 1;
-                            self.counters.failures.inc();
-                            warn!(hash, error = &error as &dyn std::error::Error, "left for the next time");
+                            self.trouble.failed(&error);
+                            debug!(hash, error = &error as &dyn std::error::Error, "left for the next time");
                         }
                     }
                 }
+                all_left += left;
                 if markers.len() < BATCH || left > 0 {
                     break;
                 }
             }
+        }
+        if all_left > 0 {
+            warn!(left = all_left, "executions could not be deleted from the archive; it is tried again in some hours");
         }
         self.counters.expired.inc_by(expired);
         Ok(expired)

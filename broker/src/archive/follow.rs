@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::Archive;
+use super::keep::Case;
 use crate::backend::{Backend, Presence};
 use crate::execution::Address;
 
@@ -65,7 +66,8 @@ impl Archive {
         let gone = CancellationToken::new();
         known.insert(address.clone(), gone.clone());
         let urge = self.enter(&address);
-        let work = Arc::clone(self).keep(Arc::clone(backend), address, urge, gone, stop.clone());
+        let work =
+            Arc::clone(self).keep(Case { backend: Arc::clone(backend), address, urge, gone, stop: stop.clone() });
         tasks.spawn(work.instrument(tracing::Span::current()));
     }
 

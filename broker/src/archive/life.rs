@@ -13,9 +13,10 @@ use object_store::ObjectMeta;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::store::{Store, StoreError};
+use super::trouble::{Pause, Trouble};
 
 /// How often a writer gives a sign.
 const EVERY: Duration = Duration::from_secs(20);
@@ -96,16 +97,28 @@ impl Life {
         Ok(forgotten)
     }
 
-    /// Gives signs until it is told to stop.
-    pub(super) async fn run(self: Arc<Self>, store: Arc<Store>, stop: CancellationToken) {
+    /// Gives signs until it is told to stop. While the store is away they come sooner, and find out for everybody when it is
+    /// back: `store` is one that writers do not queue for.
+    pub(super) async fn run(self: Arc<Self>, store: Store, trouble: Arc<Trouble>, stop: CancellationToken) {
+        let mut pause = Pause::default();
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(EVERY.mul_f64(rand::random_range(0.8..1.0))) => {}
-                () = stop.cancelled() => break,
+            if !store.is_away() {
+                tokio::select! {
+                    () = tokio::time::sleep(EVERY.mul_f64(rand::random_range(0.8..1.0))) => {}
+                    () = store.until(true) => {}
+                    () = stop.cancelled() => break,
+                }
             }
-            if let Some(Err(error)) = stop.run_until_cancelled(self.sign(&store)).await {
-                warn!(error = &error as &dyn std::error::Error, "no sign of life could be given in the archive");
+            if store.is_away() && !pause.wait(&stop).await {
+                break;
             }
+            let Some(sign) = stop.run_until_cancelled(self.sign(&store)).await else { break };
+            if sign.is_ok() {
+                pause = Pause::default();
+            }
+            // A store that refuses so small a thing need not be asked for more.
+            store.set_away(sign.is_err());
+            trouble.signed(sign.as_ref().map(|&()| ()));
         }
         // The others need not wait for the silence.
         let path = store.at(&["writers", &self.me]);

@@ -9,11 +9,14 @@
 //! It remembers nothing that it cannot read again: a broker that starts finds in the store how far it had come.
 
 mod archived;
+mod check;
 mod expire;
 mod follow;
 mod index;
+mod keep;
 mod life;
 mod mark;
+mod marker;
 mod read;
 mod record;
 mod seat;
@@ -21,6 +24,7 @@ mod segment;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod writer;
 
 use std::collections::HashMap;
@@ -41,8 +45,10 @@ pub use self::archived::Archived;
 use self::index::Ended;
 use self::life::Life;
 use self::segment::Budget;
-pub use self::store::StoreError;
 use self::store::{Made, Store};
+pub use self::store::{Reason, StoreError};
+pub use self::trouble::Condition;
+use self::trouble::Trouble;
 use crate::backend::{Keeper, Parting};
 use crate::execution::{Address, Execution, InstanceId};
 use crate::telemetry::ArchiveCounters;
@@ -53,6 +59,9 @@ const READERS: usize = 128;
 /// A pod whose deletion has waited for so long is not left to another replica any more, which may have archived it, or be
 /// stuck.
 const URGENT: Duration = Duration::from_secs(30);
+
+/// So many executions that have gone before the store took all of them are remembered until it does.
+const LEFTOVERS: usize = 1000;
 
 /// A start does not wait longer for a store that is away.
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
@@ -112,6 +121,8 @@ pub struct Archive {
     budget: Arc<Budget>,
     counters: ArchiveCounters,
     readers: Arc<Semaphore>,
+    leftovers: Arc<Semaphore>,
+    trouble: Arc<Trouble>,
     /// How far the executions are that the backends have, by their hashes.
     standings: Mutex<HashMap<String, Standing>>,
 }
@@ -134,6 +145,11 @@ impl fmt::Debug for Archive {
 }
 
 impl Archive {
+    /// The folder of an installation, below which all of its objects are.
+    pub fn root(prefix: &str, instance: &InstanceId) -> String {
+        Path::from(prefix).join(instance.as_str()).to_string()
+    }
+
     /// Tries the store and starts to give signs of life and to apply the retention.
     pub async fn open(
         settings: Settings,
@@ -143,29 +159,42 @@ impl Archive {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Arc<Self>, OpenError> {
-        let root = Path::from(prefix).join(settings.instance.as_str());
-        let store = Arc::new(Store::new(objects, root));
-        let life = Arc::new(Life::new());
+        let root = Self::root(prefix, &settings.instance);
+        let store = Arc::new(Store::new(objects, Path::from(root), counters.clone()));
+        let (life, trouble) = (Arc::new(Life::new()), Trouble::new(counters.clone()));
         let probed = tokio::time::timeout(PROBE_LIMIT, probe(&store, &life)).await;
         match probed {
             Ok(Ok(())) => {}
             Ok(Err(OpenError::Store(error))) if settings.place == Place::Elsewhere && !error.is_refusal() => {
-                warn!(error = &error as &dyn std::error::Error, "the archive is away; it is tried again and again");
+                store.set_away(true);
+                trouble.signed(Err(&error));
             }
             Ok(Err(error)) => return Err(error),
             Err(_) if settings.place == Place::Elsewhere => {
-                warn!(limit = ?PROBE_LIMIT, "the archive does not answer; it is tried again and again");
+                store.set_away(true);
+                let (operation, path) = ("probe", store.at(&["probe"]));
+                trouble.signed(Err(&StoreError::Late { operation, path, limit: PROBE_LIMIT }));
             }
             Err(_) => return Err(OpenError::Slow),
         }
-        tasks.spawn(Arc::clone(&life).run(Arc::clone(&store), stop.clone()));
-        let budget = Budget::new(settings.memory);
-        let readers = Arc::new(Semaphore::new(READERS));
-        let reading = store.for_callers();
-        let archive =
-            Arc::new(Self { settings, store, reading, life, budget, counters, readers, standings: Mutex::default() });
+        // Signs wait neither for writers nor for callers, or this replica would be taken for dead while it has much to write.
+        tasks.spawn(Arc::clone(&life).run(store.aside(), Arc::clone(&trouble), stop.clone()));
+        let archive = Arc::new(Self::new(settings, store, life, trouble, counters));
         tasks.spawn(Arc::clone(&archive).expire(stop.clone()));
         Ok(archive)
+    }
+
+    fn new(
+        settings: Settings,
+        store: Arc<Store>,
+        life: Arc<Life>,
+        trouble: Arc<Trouble>,
+        counters: ArchiveCounters,
+    ) -> Self {
+        let budget = Budget::new(settings.memory, counters.held.clone());
+        let (readers, leftovers) = (Arc::new(Semaphore::new(READERS)), Arc::new(Semaphore::new(LEFTOVERS)));
+        let (reading, standings) = (store.aside(), Mutex::default());
+        Self { settings, store, reading, life, budget, counters, readers, leftovers, trouble, standings }
     }
 
     /// How an execution ended, if all of it is here.

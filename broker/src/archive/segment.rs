@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::index::{Entry, Stretch, text};
@@ -16,11 +17,12 @@ pub(super) struct Budget {
     held: AtomicUsize,
     limit: usize,
     segments: AtomicUsize,
+    shown: Gauge,
 }
 
 impl Budget {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { held: AtomicUsize::new(0), limit, segments: AtomicUsize::new(0) })
+    pub(super) fn new(limit: usize, shown: Gauge) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), limit, segments: AtomicUsize::new(0), shown })
     }
 
     /// More is held than there should be, and a segment of this length has half of its share of it. When all that have so
@@ -49,8 +51,11 @@ impl Held {
     }
 
     pub(super) fn set(&mut self, bytes: usize) {
-        self.budget.held.fetch_add(bytes, Ordering::Relaxed);
-        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        let Budget { held, shown, .. } = &*self.budget;
+        held.fetch_add(bytes, Ordering::Relaxed);
+        held.fetch_sub(self.bytes, Ordering::Relaxed);
+        shown.inc_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+        shown.dec_by(i64::try_from(self.bytes).unwrap_or(i64::MAX));
         self.bytes = bytes;
     }
 }

@@ -14,7 +14,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,9 +21,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::error::Error;
+use crate::telemetry::ArchiveCounters;
 
 /// One request of a writer, with the store's own second and third try.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -74,7 +74,49 @@ pub enum StoreError {
     },
 }
 
+/// What kind of trouble it is: each is for other people to mend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It does not answer, or asks for patience.
+    Away,
+    /// It was understood and says no.
+    Refused,
+    /// It has no room.
+    Full,
+    /// What is in it cannot be read.
+    Damaged,
+}
+
+impl Reason {
+    /// What to do about it.
+    pub fn fix(self) -> &'static str {
+        match self {
+            Self::Away => {
+                "check that the store answers and that the broker may reach it (network, endpoint, AWS_ENDPOINT_URL_S3); it is \
+                 tried again and again"
+            }
+            Self::Refused => {
+                "check that the bucket exists, the credentials ([aws] credentials, or the role of archive.credentials_of), the \
+                 policy of their role (k8s/aws/archive-policy.json), the bucket's own policy and its encryption key's"
+            }
+            Self::Full => "make room in the store, or shorten archive.retention",
+            Self::Damaged => "look at the object that the log names: it was changed, or a newer broker wrote it",
+        }
+    }
+}
+
 impl StoreError {
+    /// What kind of trouble it is.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Damaged { .. } => Reason::Damaged,
+            Self::Full { .. } => Reason::Full,
+            Self::Failed { source, .. } if is_full(source) => Reason::Full,
+            Self::Failed { .. } if self.is_refusal() => Reason::Refused,
+            Self::Failed { .. } | Self::Late { .. } => Reason::Away,
+        }
+    }
+
     /// The store was understood and does not want this, so asking again is of no use.
     pub(super) fn is_refusal(&self) -> bool {
         use object_store::Error::{NotFound, NotImplemented, NotSupported, PermissionDenied, Unauthenticated};
@@ -90,6 +132,14 @@ impl StoreError {
             }
         )
     }
+}
+
+/// A file system without room says so somewhere in the causes.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let here =
+        error.downcast_ref::<std::io::Error>().is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded));
+    here || error.source().is_some_and(is_full)
 }
 
 impl From<StoreError> for Error {
@@ -112,7 +162,8 @@ pub(super) struct Store {
     limit: Duration,
     permits: Semaphore,
     /// The last request got no answer.
-    away: Arc<AtomicBool>,
+    away: Arc<watch::Sender<bool>>,
+    counters: ArchiveCounters,
 }
 
 impl fmt::Debug for Store {
@@ -122,24 +173,37 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    pub(super) fn new(objects: Arc<dyn ObjectStore>, root: Path) -> Self {
-        Self { objects, root, limit: LIMIT, permits: Semaphore::new(AT_ONCE), away: Arc::default() }
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, root: Path, counters: ArchiveCounters) -> Self {
+        let away = Arc::new(watch::Sender::new(false));
+        Self { objects, root, limit: LIMIT, permits: Semaphore::new(AT_ONCE), away, counters }
     }
 
-    /// The same store for requests that a caller waits for: they do not queue behind those of the writers.
-    pub(super) fn for_callers(&self) -> Self {
+    /// The same store for requests that somebody waits for: they do not queue behind those of the writers.
+    pub(super) fn aside(&self) -> Self {
         Self {
             objects: Arc::clone(&self.objects),
             root: self.root.clone(),
             limit: CALLERS_LIMIT,
             permits: Semaphore::new(AT_ONCE),
             away: Arc::clone(&self.away),
+            counters: self.counters.clone(),
         }
     }
 
     /// Whether the last request got no answer. The signs of life try it again and again.
     pub(super) fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed)
+        *self.away.borrow()
+    }
+
+    /// Notes whether there is an answer.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.away.send_if_modified(|was| std::mem::replace(was, is_away) != is_away);
+    }
+
+    /// Waits until the store is away, or is not.
+    pub(super) async fn until(&self, is_away: bool) {
+        // The sender lives as long as we do.
+        let _ = self.away.subscribe().wait_for(|now| *now == is_away).await;
     }
 
     /// A path below the root.
@@ -173,6 +237,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await;
+        self.counters.request(operation);
         let limit = self.limit;
         let done = match tokio::time::timeout(limit, work).await {
             Ok(done) => done.map_err(|source| StoreError::Failed { operation, path: path.clone(), source }),
@@ -182,7 +247,7 @@ impl Store {
             done,
             Err(StoreError::Late { .. } | StoreError::Failed { source: object_store::Error::Generic { .. }, .. })
         );
-        self.away.store(is_away, Ordering::Relaxed);
+        self.set_away(is_away);
         done
     }
 

@@ -6,24 +6,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
-use tokio::sync::Notify;
+use object_store::path::Path;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::index::{Claim, Ended, MAX_GENERATION, PAGE, Page, generations, json, page_name, segment_name, text};
+use super::index::{Ended, PAGE, Page, json, page_name, segment_name};
 use super::record;
 use super::segment::{Marks, Segment};
 use super::store::{Made, StoreError};
+use super::trouble::{LONGEST_PAUSE, Pause, Waiting};
 use super::{Archive, mark::Mark};
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::execution::{Address, Cursor, Event, EventKind, Execution, Follow, LogMode, WatchOptions};
 
-/// The pause after a failure, doubled up to the maximum.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A stopping broker writes what it has for so long; the next one reads the rest from the cluster.
 const LAST_WORD: Duration = Duration::from_secs(3);
 
@@ -54,91 +53,6 @@ const EVERYTHING: WatchOptions = WatchOptions {
     max_log_bytes: None,
 };
 
-impl Archive {
-    /// Sees to it that one execution gets into the archive, whoever writes it.
-    pub(super) async fn keep(
-        self: Arc<Self>,
-        backend: Arc<dyn Backend>,
-        address: Address,
-        urge: Arc<Notify>,
-        gone: CancellationToken,
-        stop: CancellationToken,
-    ) {
-        let mut pause = Pause::default();
-        loop {
-            let work = self.claim(&address, &urge);
-            let claimed = tokio::select! {
-                claimed = work => claimed,
-                () = gone.cancelled() => return,
-                () = stop.cancelled() => return,
-            };
-            let writer = match claimed {
-                Ok(Some(writer)) => writer,
-                Ok(None) => return self.is_durable(&address),
-                Err(error) => {
-                    self.counters.failures.inc();
-                    warn!(execution = %address.name(), error = &error as &dyn std::error::Error, "cannot be archived yet");
-                    if !pause.wait(&stop).await {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            if writer.run(&*backend, &stop).await == Ending::Durable {
-                self.is_durable(&address);
-                self.counters.executions.inc();
-            }
-            return;
-        }
-    }
-
-    /// A writer for the next generation; `None` when the outcome is there. Waits while another writer is at it, until that
-    /// one is dead or it is urgent: then it may have finished, or be stuck.
-    pub(super) async fn claim(
-        self: &Arc<Self>,
-        address: &Address,
-        urge: &Notify,
-    ) -> Result<Option<Writer>, StoreError> {
-        let hash = address.hash();
-        loop {
-            if self.outcome(&self.store, address).await?.is_some() {
-                return Ok(None);
-            }
-            let mut known = generations(&self.store, &hash).await?;
-            if let Some(last) = known.last()
-                && last.claim.writer != self.life.me()
-            {
-                let number = last.number;
-                tokio::select! {
-                    () = self.life.until_dead(&self.store, &last.claim.writer) => {}
-                    () = urge.notified() => {}
-                }
-                if self.outcome(&self.store, address).await?.is_some() {
-                    return Ok(None);
-                }
-                // It has come further meanwhile, and another one may have been faster than we are.
-                known = generations(&self.store, &hash).await?;
-                if known.last().is_none_or(|last| last.number != number) {
-                    continue;
-                }
-            }
-            let number = known.last().map_or(0, |last| last.number) + 1;
-            if number > MAX_GENERATION {
-                return Err(StoreError::Full { path: self.store.execution(&hash) });
-            }
-            let cursor = known.iter().rev().find_map(super::index::Generation::cursor).unwrap_or_default();
-            // The day first: what no day knows of would never expire.
-            self.store.put(&self.store.day(&super::expire::today(), &hash), "").await?;
-            let claim = Claim { writer: self.life.me().to_owned(), cursor: text(&cursor) };
-            let path = self.store.generation(&hash, number, "claim.json");
-            if self.store.create(&path, json(&claim)).await? == Made::Now {
-                debug!(execution = %address.name(), generation = number, "archiving");
-                return Ok(Some(Writer::new(Arc::clone(self), address.clone(), number, cursor)));
-            }
-        }
-    }
-}
-
 pub(super) struct Writer {
     archive: Arc<Archive>,
     address: Address,
@@ -148,6 +62,8 @@ pub(super) struct Writer {
     marks: Marks,
     /// The latest page of the index.
     page: Page,
+    /// While the store does not take what it has.
+    waiting: Option<Waiting>,
 }
 
 impl Writer {
@@ -156,7 +72,17 @@ impl Writer {
         let known = Cursor::decode(&cursor, &hash).map(|cursor| cursor.streams).unwrap_or_default();
         let marks = known.into_iter().map(|(key, position)| (key, Mark::of(position))).collect();
         let segment = Segment::new(Arc::clone(&archive.budget), cursor);
-        Self { archive, address, hash, generation, segment, marks, page: Page::default() }
+        Self { archive, address, hash, generation, segment, marks, page: Page::default(), waiting: None }
+    }
+
+    /// The cursor after what it has heard.
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor::decode(self.segment.cursor(), &self.hash).unwrap_or_else(|_| Cursor::start(self.hash.clone()))
+    }
+
+    /// Takes in what no watch says.
+    pub(super) fn take(&mut self, event: Event) {
+        self.segment.take(event, &mut self.marks);
     }
 
     pub(super) async fn run(mut self, backend: &dyn Backend, stop: &CancellationToken) -> Ending {
@@ -221,7 +147,7 @@ impl Writer {
     }
 
     /// Writes what is left, and how it ended.
-    async fn end(&mut self, execution: Execution, stop: &CancellationToken) -> Ending {
+    pub(super) async fn end(&mut self, execution: Execution, stop: &CancellationToken) -> Ending {
         if self.write(stop).await == Written::No {
             return Ending::Gone;
         }
@@ -229,17 +155,26 @@ impl Writer {
         let content = json(&Ended { execution });
         let mut pause = Pause::default();
         loop {
-            match self.archive.store.create(&path, content.clone()).await {
-                Ok(_) => {
+            match self.make_outcome(&path, content.clone()).await {
+                Ok(true) => {
+                    self.worked();
                     info!(execution = %self.address.name(), "archived");
                     return Ending::Durable;
                 }
+                Ok(false) => {}
                 Err(error) => self.failed(&error),
             }
-            if !pause.wait(stop).await {
+            if !pause.wait_for(&self.archive.store, stop).await {
                 return Ending::Gone;
             }
         }
+    }
+
+    /// Says whether the outcome is there now. S3 says of a conflict in which nobody has made it what it says of one that is
+    /// there, so only what can be read is there.
+    async fn make_outcome(&self, path: &Path, content: Bytes) -> Result<bool, StoreError> {
+        let store = &self.archive.store;
+        Ok(store.create(path, content).await? == Made::Now || store.get(path).await?.is_some())
     }
 
     /// Writes the segment, and tries until it is written. The watch is not asked for more meanwhile: its reader keeps what comes.
@@ -249,12 +184,12 @@ impl Writer {
             self.page = Page { first: self.page.first + u32::try_from(PAGE).unwrap_or(u32::MAX), segments: Vec::new() };
         }
         let number = self.page.first + u32::try_from(self.page.segments.len()).unwrap_or(u32::MAX);
-        let content = bytes::Bytes::from(record::compress(&records).await);
+        let content = Bytes::from(record::compress(&records).await);
         drop(records);
         held.set(content.len());
         entry.bytes = content.len() as u64;
         self.page.segments.push(entry);
-        let store = &self.archive.store;
+        let store = Arc::clone(&self.archive.store);
         let segment = store.generation(&self.hash, self.generation, &segment_name(number));
         let index = store.generation(&self.hash, self.generation, &page_name(number as usize / PAGE));
         let page = json(&self.page);
@@ -268,18 +203,26 @@ impl Writer {
                 Ok(()) => break,
                 Err(error) => self.failed(&error),
             }
-            if !pause.wait(stop).await {
+            if !pause.wait_for(&store, stop).await {
                 return Written::No;
             }
         }
+        self.worked();
         self.archive.counters.segments.inc();
         self.archive.counters.bytes.inc_by(content.len() as u64);
         Written::Yes
     }
 
-    fn failed(&self, error: &StoreError) {
-        self.archive.counters.failures.inc();
-        warn!(execution = %self.address.name(), error = error as &dyn std::error::Error, "cannot write to the archive");
+    fn failed(&mut self, error: &StoreError) {
+        debug!(execution = %self.address.name(), error = error as &dyn std::error::Error, "cannot be written yet");
+        self.waiting.get_or_insert_with(|| self.archive.trouble.wait());
+        self.archive.trouble.failed(error);
+    }
+
+    fn worked(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.done();
+        }
     }
 
     /// The broker stops: what was heard is written if that goes quickly.
@@ -288,19 +231,5 @@ impl Writer {
         stopped.cancel();
         let _ = tokio::time::timeout(LAST_WORD, self.write(&stopped)).await;
         Ending::Gone
-    }
-}
-
-/// Pauses that grow.
-#[derive(Debug, Default)]
-struct Pause(u32);
-
-impl Pause {
-    /// Waits; false when it is time to stop.
-    async fn wait(&mut self, stop: &CancellationToken) -> bool {
-        let pause = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(self.0.min(10)));
-        self.0 += 1;
-        let jitter = pause.mul_f64(rand::random_range(0.5..1.0));
-        stop.run_until_cancelled(tokio::time::sleep(jitter)).await.is_some()
     }
 }

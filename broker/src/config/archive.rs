@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::duration;
 use super::error::Problem;
+use super::{Target, TargetKind, duration};
+use crate::execution::TargetName;
 
 /// Where logs and outcomes are kept beyond their pods.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -17,6 +18,8 @@ pub struct Archive {
     pub url: ArchiveUrl,
     /// The bucket's region; `AWS_REGION` without.
     pub region: Option<String>,
+    /// The EKS target whose role reaches the bucket; the broker's own credentials without.
+    pub credentials_of: Option<TargetName>,
     /// How long an execution is kept after its end.
     #[serde(default = "default_retention", with = "duration")]
     pub retention: Duration,
@@ -98,7 +101,7 @@ impl fmt::Display for ArchiveUrl {
 }
 
 impl Archive {
-    pub(super) fn check(&self) -> Result<(), Problem> {
+    pub(super) fn check(&self, targets: &[Target]) -> Result<(), Problem> {
         let day = Duration::from_hours(24);
         if !(day..=3650 * day).contains(&self.retention) {
             return Err(Problem::new("archive.retention", "must be \"1d\" to \"3650d\""));
@@ -117,6 +120,36 @@ impl Archive {
         }
         if self.region.is_some() && matches!(self.url, ArchiveUrl::File(_)) {
             return Err(Problem::new("archive.region", "only applies to a bucket"));
+        }
+        self.check_credentials(targets)
+    }
+
+    /// Only a role of a target is worth naming; everything else is the broker's own.
+    fn check_credentials(&self, targets: &[Target]) -> Result<(), Problem> {
+        let Some(name) = &self.credentials_of else { return Ok(()) };
+        let problem = |reason: String| Err(Problem::new("archive.credentials_of", reason));
+        if matches!(self.url, ArchiveUrl::File(_)) {
+            return problem("only applies to a bucket".to_owned());
+        }
+        let has_role = |target: &&Target| target.kind == TargetKind::Eks && !target.role_arn.is_empty();
+        let Some(target) = targets.iter().find(|target| target.name == *name) else {
+            let names: Vec<_> = targets.iter().filter(has_role).map(|target| target.name.as_str()).collect();
+            let hint = match &names[..] {
+                [] => "and none has a role: leave it out to use the broker's own credentials".to_owned(),
+                names => format!("those with a role are: {}", names.join(", ")),
+            };
+            return problem(format!("no target has the name {name}; {hint}"));
+        };
+        if target.kind != TargetKind::Eks {
+            return problem(format!(
+                "the target {name} is not of the kind \"eks\" and has no AWS role; leave it out to use the broker's own \
+                 credentials"
+            ));
+        }
+        if target.role_arn.is_empty() {
+            return problem(format!(
+                "the target {name} has no role_arn: its credentials are the broker's own, which are used without this key"
+            ));
         }
         Ok(())
     }

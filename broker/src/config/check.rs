@@ -12,7 +12,7 @@ impl Config {
         self.limits.check()?;
         self.logs.check()?;
         self.check_targets()?;
-        self.archive.as_ref().map_or(Ok(()), super::Archive::check)?;
+        self.archive.as_ref().map_or(Ok(()), |archive| archive.check(&self.targets))?;
         self.check_tokens()?;
         self.check_listener()
     }

@@ -1,7 +1,8 @@
 //! Metrics and probes over plain HTTP.
 //!
 //! `/livez`: the process answers. `/readyz`: it serves; 503 once it drains. A target that cannot be reached does not make a
-//! replica unready, since the other replicas cannot reach it either. `/metrics`: `OpenMetrics`.
+//! replica unready, since the other replicas cannot reach it either; nor does an archive that cannot be used, which a second line
+//! tells of. `/metrics`: `OpenMetrics`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::ServeError;
+use crate::archive::{Archive, Condition};
 use crate::config::AdminListen;
 use crate::telemetry::Metrics;
 
@@ -31,6 +33,7 @@ pub(super) async fn bind(listen: AdminListen) -> Result<Option<TcpListener>, Ser
 pub(super) async fn serve(
     listener: Option<TcpListener>,
     metrics: Arc<Metrics>,
+    archive: Option<Arc<Archive>>,
     draining: CancellationToken,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -42,7 +45,7 @@ pub(super) async fn serve(
     tracing::info!("metrics and probes are answered on http://{at}");
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready).with_state(draining))
+        .route("/readyz", get(ready).with_state((draining, archive)))
         .route("/metrics", get(text).with_state(metrics));
     tokio::select! {
         served = axum::serve(listener, router) => served.map_err(|source| ServeError::Admin { at, source }),
@@ -50,8 +53,18 @@ pub(super) async fn serve(
     }
 }
 
-async fn ready(State(draining): State<CancellationToken>) -> (StatusCode, &'static str) {
-    if draining.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ready\n") }
+type Readiness = (CancellationToken, Option<Arc<Archive>>);
+
+async fn ready(State((draining, archive)): State<Readiness>) -> (StatusCode, String) {
+    if draining.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+    }
+    let archive = archive.and_then(|archive| archive.condition()).map(|condition| {
+        let Condition { reason, lasts, waiting } = condition;
+        let fix = reason.fix();
+        format!("archive: cannot be used for {} s, {waiting} executions wait for it; {fix}\n", lasts.as_secs())
+    });
+    (StatusCode::OK, format!("ready\n{}", archive.unwrap_or_default()))
 }
 
 async fn text(State(metrics): State<Arc<Metrics>>) -> Response {

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::targets::credentials_mode;
+use super::targets::{credentials_mode, role_settings};
 use crate::archive::{Archive, OpenError, Place, Settings};
 use crate::config::{ArchiveUrl, Config};
-use crate::identity::s3::{self, BucketError};
+use crate::identity::s3::{self, BucketError, BucketRole, BucketSettings};
 use crate::telemetry::ArchiveCounters;
 
 /// Why the archive cannot be used.
@@ -70,8 +70,19 @@ pub(super) async fn open(
             )
         }
         ArchiveUrl::S3 { bucket, prefix } => {
-            let mode = credentials_mode(config.aws.credentials);
-            (s3::bucket(mode, archive.region.as_deref(), bucket).await?, prefix, Place::Elsewhere)
+            let role = archive.credentials_of.as_ref().and_then(|name| {
+                let target = config.targets.iter().find(|target| target.name == *name)?;
+                let settings = role_settings(config, target)?;
+                Some(BucketRole { settings, region: target.region.clone() })
+            });
+            let settings = BucketSettings {
+                bucket: bucket.clone(),
+                root: Archive::root(prefix, &config.instance),
+                region: archive.region.clone(),
+                mode: credentials_mode(config.aws.credentials),
+                role,
+            };
+            (s3::bucket(settings).await?, prefix, Place::Elsewhere)
         }
     };
     let settings = Settings {
@@ -84,6 +95,7 @@ pub(super) async fn open(
         place,
     };
     let opened = Archive::open(settings, objects, prefix, counters.clone(), tasks, stop).await?;
-    info!(url = %archive.url, retention = ?archive.retention, "an archive");
+    let credentials_of = archive.credentials_of.as_ref().map(ToString::to_string);
+    info!(url = %archive.url, retention = ?archive.retention, credentials_of, "an archive");
     Ok(Some(opened))
 }

@@ -94,10 +94,11 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
     let counters = ArchiveCounters::default();
     let connected = async {
         let archive = archive::open(&config, &counters, &tasks, &stop).await?;
-        Ok::<_, ServeError>(targets::connect(&config, &spool, archive.as_ref(), &tasks, &stop).await?)
+        let targets = targets::connect(&config, &spool, archive.as_ref(), &tasks, &stop).await?;
+        Ok::<_, ServeError>((targets, archive))
     };
-    let targets = tokio::select! {
-        targets = connected => targets?,
+    let (targets, archive) = tokio::select! {
+        connected = connected => connected?,
         name = signals.next() => {
             info!(signal = name, "stopped before it was ready");
             return Ok(Ended::Drained);
@@ -111,7 +112,7 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
     let address = listener.address();
     let socket_file = listener.socket_file();
     let mut serving = tasks.spawn(listener.serve(api, transport, draining.clone()));
-    let mut admin = tasks.spawn(admin::serve(admin, metrics, draining.clone(), stop.clone()));
+    let mut admin = tasks.spawn(admin::serve(admin, metrics, archive, draining.clone(), stop.clone()));
     info!(
         version = env!("CARGO_PKG_VERSION"),
         instance = %config.instance,

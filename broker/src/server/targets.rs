@@ -151,20 +151,26 @@ pub(super) fn credentials_mode(credentials: Credentials) -> eks::CredentialsMode
     }
 }
 
-fn eks_settings(config: &Config, target: &Target) -> Result<eks::EksSettings, TargetError> {
+/// The role of a target, if it has one.
+pub(super) fn role_settings(config: &Config, target: &Target) -> Option<eks::RoleSettings> {
     let more = target.eks.clone().unwrap_or_default();
-    let role = (!target.role_arn.is_empty()).then(|| eks::RoleSettings {
+    (!target.role_arn.is_empty()).then(|| eks::RoleSettings {
         arn: target.role_arn.clone(),
-        session_name: more.session_name.clone().unwrap_or_else(|| session_name(config)),
-        external_id: more.external_id.clone(),
-        source_identity: more.source_identity.clone(),
-        tags: more.session_tags.clone(),
+        session_name: more.session_name.unwrap_or_else(|| session_name(config)),
+        external_id: more.external_id,
+        source_identity: more.source_identity,
+        tags: more.session_tags,
         policy: match more.session_policy {
-            SessionPolicy::DescribeCluster => eks::SessionPolicy::DescribeCluster,
+            SessionPolicy::DescribeCluster => eks::SessionPolicy::Narrow,
             SessionPolicy::None => eks::SessionPolicy::Unrestricted,
         },
         duration: more.session_duration.unwrap_or(Duration::from_hours(1)),
-    });
+    })
+}
+
+fn eks_settings(config: &Config, target: &Target) -> Result<eks::EksSettings, TargetError> {
+    let more = target.eks.clone().unwrap_or_default();
+    let role = role_settings(config, target);
     let fixed = match (more.endpoint, more.certificate_authority) {
         (Some(endpoint), Some(path)) => {
             let authorities = std::fs::read(&path).map_err(|source| TargetError::Authorities {

@@ -234,3 +234,23 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(error.to_string(), "/not/there.toml: cannot be read");
     assert!(std::error::Error::source(&error).is_some());
 }
+
+#[test]
+fn the_archive_takes_the_credentials_of_a_target_that_has_a_role() {
+    let eks = "[[targets]]\nname = \"e\"\nkind = \"eks\"\ncluster = \"c\"\nregion = \"us-east-1\"\n";
+    let role = "role_arn = \"arn:aws:iam::111122223333:role/Logs\"\n";
+    let archive = |url: &str, of: &str| format!("[archive]\nurl = \"{url}\"\ncredentials_of = \"{of}\"\n");
+    let s3 = "s3://example-logs/podbroker";
+    let config = parse(&format!("{}{TARGET}{eks}{role}", archive(s3, "e"))).unwrap();
+    assert_eq!(config.archive.unwrap().credentials_of.unwrap().as_str(), "e");
+    for (text, hint) in [
+        (format!("{}{TARGET}{eks}{role}", archive(s3, "f")), "no target has the name f; those with a role are: e"),
+        (format!("{}{TARGET}", archive(s3, "f")), "leave it out to use the broker's own credentials"),
+        (format!("{}{TARGET}", archive(s3, "a")), "the target a is not of the kind \"eks\""),
+        (format!("{}{eks}", archive(s3, "e")), "the target e has no role_arn"),
+        (format!("{}{eks}{role}", archive("file:///x", "e")), "only applies to a bucket"),
+    ] {
+        let refusal = parse(&text).unwrap_err();
+        assert!(refusal.contains("archive.credentials_of") && refusal.contains(hint), "{refusal}");
+    }
+}

@@ -972,7 +972,7 @@ pub struct Target {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Check {
     /// Stable and kebab-case: `caller`, `target`, then on EKS `workload-identity`, `role`, `cluster`, then `connect`, `identity`
-    /// (on EKS `token`), `permission`, `create`.
+    /// (on EKS `token`), `permission`, `create`; last `archive`, where there is one, without which pods run all the same.
     #[prost(string, tag = "1")]
     pub link: ::prost::alloc::string::String,
     /// For a permission, `verb resource`, such as `create pods`; empty for the other links.

@@ -69,7 +69,8 @@ class Check:
 
     link: str
     """Stable: ``caller``, ``target``, on EKS ``workload-identity``, ``role`` and ``cluster``, then ``connect``,
-    ``identity`` (on EKS ``token``), ``permission``, ``create``."""
+    ``identity`` (on EKS ``token``), ``permission``, ``create``; last ``archive``, where there is one, without which
+    pods run all the same."""
     subject: str
     """For a permission, verb and resource, such as ``create pods``; empty for the other links."""
     status: CheckStatus

@@ -244,38 +244,57 @@ pub(super) fn place(cursor: &Cursor) -> (u32, u32, bool, Vec<u32>, BTreeMap<Stre
 }
 
 pub(super) struct World {
-    pub(super) objects: Arc<InMemory>,
+    pub(super) store: Faulty,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        Self { objects: Arc::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() }
+        Self { store: Faulty::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
     /// One more replica's archive on the same store.
     pub(super) async fn archive(&self) -> Arc<Archive> {
+        self.open(Place::Here, 200, 1 << 20).await.unwrap()
+    }
+
+    pub(super) async fn open(
+        &self,
+        place: Place,
+        segment_bytes: usize,
+        memory: usize,
+    ) -> Result<Arc<Archive>, OpenError> {
         let settings = Settings {
             instance: "main".parse().unwrap(),
             retention: Duration::from_hours(24),
-            segment_bytes: 200,
+            segment_bytes,
             flush: Duration::from_mins(1),
-            memory: 1 << 20,
+            memory,
             patience: Duration::from_mins(10),
-            place: Place::Here,
+            place,
         };
-        let objects = Arc::<InMemory>::clone(&self.objects);
-        let counters = ArchiveCounters::default();
-        Archive::open(settings, objects, "some/prefix", counters, &self.tasks, &self.stop).await.unwrap()
+        let (objects, counters) = (Arc::new(self.store.clone()), ArchiveCounters::default());
+        Archive::open(settings, objects, "some/prefix", counters, &self.tasks, &self.stop).await
+    }
+
+    /// Sees to it that what a backend has gets into the archive; the token says that the backend has it no longer.
+    pub(super) fn keeps(&self, archive: &Arc<Archive>, backend: &Arc<Fake>) -> (JoinHandle<()>, CancellationToken) {
+        let gone = CancellationToken::new();
+        let case = Case {
+            backend: Arc::<Fake>::clone(backend),
+            address: address(),
+            urge: archive.enter(&address()),
+            gone: gone.clone(),
+            stop: self.stop.clone(),
+        };
+        (self.tasks.spawn(Arc::clone(archive).keep(case)), gone)
     }
 
     /// Archives what a backend has, to its end.
     pub(super) async fn archived(&self, backend: &Arc<Fake>) -> Arc<Archive> {
         let archive = self.archive().await;
-        let (gone, stop) = (CancellationToken::new(), self.stop.clone());
-        let urge = archive.enter(&address());
-        Arc::clone(&archive).keep(Arc::<Fake>::clone(backend), address(), urge, gone, stop).await;
+        self.keeps(&archive, backend).0.await.unwrap();
         archive
     }
 }

@@ -25,10 +25,7 @@ async fn another_replica_takes_over_where_a_dead_one_was() {
     writer.write(&world.stop).await;
     second.life.sign(&second.store).await.unwrap();
     let backend = Fake::new(Some(story));
-    let (gone, stop) = (CancellationToken::new(), world.stop.clone());
-    let urge = second.enter(&address());
-    let keeping =
-        world.tasks.spawn(Arc::clone(&second).keep(Arc::<Fake>::clone(&backend), address(), urge, gone, stop));
+    let (keeping, _gone) = world.keeps(&second, &backend);
     // The first is alive, so the second waits.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(generations(&second.store, &address().hash()).await.unwrap().len(), 1);
@@ -93,10 +90,7 @@ async fn what_another_replica_has_archived_may_go_here_too() {
     let (first, second) = (world.archive().await, world.archive().await);
     let backend = Fake::new(Some(story()));
     let writer = first.claim(&address(), &Notify::new()).await.unwrap().unwrap();
-    let (gone, stop) = (CancellationToken::new(), world.stop.clone());
-    let urge = second.enter(&address());
-    let keeping =
-        world.tasks.spawn(Arc::clone(&second).keep(Arc::<Fake>::clone(&backend), address(), urge, gone, stop));
+    let (keeping, _gone) = world.keeps(&second, &backend);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(writer.run(&*backend, &world.stop).await, crate::archive::writer::Ending::Durable);
     assert_eq!(second.may_go(&address()), Parting::Stay);
@@ -114,10 +108,7 @@ async fn who_claimed_an_execution_and_is_stuck_is_taken_over_when_it_is_urgent()
     let (first, second) = (world.archive().await, world.archive().await);
     let stuck = first.claim(&address(), &Notify::new()).await.unwrap().unwrap();
     let backend = Fake::new(Some(story()));
-    let (gone, stop) = (CancellationToken::new(), world.stop.clone());
-    let urge = second.enter(&address());
-    let keeping =
-        world.tasks.spawn(Arc::clone(&second).keep(Arc::<Fake>::clone(&backend), address(), urge, gone, stop));
+    let (keeping, _gone) = world.keeps(&second, &backend);
     assert_eq!(second.may_go(&address()), Parting::Stay);
     tokio::time::sleep(URGENT).await;
     assert_eq!(second.may_go(&address()), Parting::Stay);
@@ -130,7 +121,7 @@ async fn who_claimed_an_execution_and_is_stuck_is_taken_over_when_it_is_urgent()
 
 #[test]
 fn the_memory_of_many_writers_is_bounded_together() {
-    let budget = Budget::new(10_000);
+    let budget = Budget::new(10_000, ArchiveCounters::default().held);
     let mut segments: Vec<_> =
         (0..50).map(|_| crate::archive::segment::Segment::new(Arc::clone(&budget), Vec::new())).collect();
     let mut marks = HashMap::new();

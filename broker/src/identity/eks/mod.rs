@@ -18,6 +18,7 @@ mod cluster;
 mod explain;
 mod failure;
 mod partition;
+mod policy;
 mod session;
 mod standing;
 mod token;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
 use thiserror::Error;
 
 pub use base::CredentialsMode;
@@ -80,8 +82,9 @@ pub struct RoleSettings {
 /// What a session may do at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionPolicy {
-    /// DescribeCluster on the one cluster, whatever the role allows: a token needs no permission.
-    DescribeCluster,
+    /// What it is for, whatever the role allows: DescribeCluster on the one cluster, since a token needs no permission, or
+    /// objects below one folder of the archive's bucket.
+    Narrow,
     /// All that the role allows.
     Unrestricted,
 }
@@ -176,7 +179,9 @@ pub fn eks(aws: &SdkConfig, mode: CredentialsMode, settings: EksSettings) -> Res
     let clock = AwsClock::default();
     let config = aws_sdk_sts::config::Builder::from(aws).interceptor(clock.clone()).build();
     let sts = aws_sdk_sts::Client::from_conf(config);
-    let session = Arc::new(RoleSession::new(aws, sts.clone(), Arc::clone(&settings)));
+    let narrow = settings.role.as_ref().filter(|role| role.policy == SessionPolicy::Narrow);
+    let policy = narrow.and_then(|role| policy::describe_cluster(&role.arn, &settings.region, &settings.cluster));
+    let session = Arc::new(RoleSession::new(aws, sts.clone(), settings.role.clone(), policy));
     let tokens = Arc::new(Tokens::new(Arc::clone(&session), &settings, host));
     let clusters = Arc::new(Clusters::new(aws, &session, Arc::clone(&settings)));
     let standing = Record::default();
@@ -188,6 +193,34 @@ pub fn eks(aws: &SdkConfig, mode: CredentialsMode, settings: EksSettings) -> Res
     };
     let client = client::connect(Arc::clone(&chain));
     Ok(Connection { client, namespace: "default".to_owned(), endpoint, chain: Some(chain) })
+}
+
+/// A role's session for one folder of a bucket; apart from the one for a cluster, which must not reach it.
+pub struct FolderSession(RoleSession);
+
+impl std::fmt::Debug for FolderSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FolderSession")
+    }
+}
+
+impl FolderSession {
+    /// Asks nobody for anything yet. `root` is the folder.
+    pub fn new(aws: &SdkConfig, role: RoleSettings, bucket: &str, root: &str) -> Self {
+        let narrow = role.policy == SessionPolicy::Narrow;
+        let policy = if narrow { policy::folder(&role.arn, bucket, root) } else { None };
+        Self(RoleSession::new(aws, aws_sdk_sts::Client::new(aws), Some(role), policy))
+    }
+
+    /// Credentials that live for at least two minutes.
+    pub(in crate::identity) async fn credentials(&self) -> Result<Credentials, ChainError> {
+        self.0.credentials().await
+    }
+
+    /// The bucket refused what was signed with it: the next request assumes the role anew, unless that was just done.
+    pub(in crate::identity) async fn doubt(&self) {
+        self.0.doubt().await;
+    }
 }
 
 /// The links of one target, alive.

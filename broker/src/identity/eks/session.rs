@@ -1,4 +1,4 @@
-//! The role session of a target: assumed once, whoever asks; renewed early; never used when it is about to die.
+//! The session of a role, for a target's cluster or for the archive's bucket: assumed once, whoever asks; renewed early; never used when it is about to die.
 //!
 //! The SDK's own provider is not used: it has no source identity, is not cached when it is asked directly, and hands out
 //! credentials with seconds left, with which a token would die in seconds too.
@@ -17,7 +17,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tracing::{info, warn};
 
 use super::failure::{self, Failure, Unsigned};
-use super::{ChainError, EksSettings, Hope, RoleSettings, SessionPolicy, Trouble};
+use super::{ChainError, Hope, RoleSettings, Trouble};
 
 /// Renewed when less is left, so that an outage of STS of that length is not noticed by anybody.
 const RENEW_BEFORE: Duration = Duration::from_mins(20);
@@ -32,11 +32,14 @@ const BLAMELESS: Duration = Duration::from_mins(1);
 /// While a renewal fails and the session still lives, it is tried again after so long and not at every request.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
 
-/// One target's session.
+/// One session.
 pub(super) struct RoleSession {
     sts: aws_sdk_sts::Client,
     base: Option<SharedCredentialsProvider>,
-    settings: Arc<EksSettings>,
+    /// The role; the base credentials themselves without.
+    role: Option<RoleSettings>,
+    /// What it may do at most.
+    policy: Option<String>,
     current: Mutex<Option<Session>>,
     /// Held across AssumeRole, on purpose: five hundred requests on a cold broker assume the role once.
     assuming: AsyncMutex<()>,
@@ -58,11 +61,17 @@ impl Session {
 }
 
 impl RoleSession {
-    pub(super) fn new(aws: &SdkConfig, sts: aws_sdk_sts::Client, settings: Arc<EksSettings>) -> Self {
+    pub(super) fn new(
+        aws: &SdkConfig,
+        sts: aws_sdk_sts::Client,
+        role: Option<RoleSettings>,
+        policy: Option<String>,
+    ) -> Self {
         Self {
             sts,
             base: aws.credentials_provider(),
-            settings,
+            role,
+            policy,
             current: Mutex::new(None),
             assuming: AsyncMutex::new(()),
         }
@@ -105,7 +114,7 @@ impl RoleSession {
         if let Some(session) = self.fresh() {
             return Ok(session);
         }
-        let made = match &self.settings.role {
+        let made = match &self.role {
             Some(role) => self.assume(role).await,
             None => self.base_credentials().await,
         };
@@ -161,7 +170,7 @@ impl RoleSession {
             .set_external_id(role.external_id.clone())
             .set_source_identity(role.source_identity.clone())
             .set_tags((!tags.is_empty()).then_some(tags))
-            .set_policy(self.policy(role))
+            .set_policy(self.policy.clone())
             .duration_seconds(seconds)
             .send()
             .await
@@ -186,20 +195,6 @@ impl RoleSession {
         let arn = answer.assumed_role_user().map(|user| user.arn().to_owned()).unwrap_or_default();
         info!(role = role.arn, session = arn, "assumed the role");
         Ok(Session { credentials, arn, renew_at: renew_at(now, Some(expiry)), made_at: now })
-    }
-
-    /// A session policy that leaves DescribeCluster on the one cluster. What a token needs, GetCallerIdentity, cannot even be
-    /// denied.
-    fn policy(&self, role: &RoleSettings) -> Option<String> {
-        if role.policy == SessionPolicy::Unrestricted {
-            return None;
-        }
-        let mut arn = role.arn.splitn(6, ':');
-        let (partition, account) = (arn.nth(1)?, arn.nth(2)?);
-        let EksSettings { region, cluster, .. } = &*self.settings;
-        let resource = format!("arn:{partition}:eks:{region}:{account}:cluster/{cluster}");
-        let statement = serde_json::json!({ "Effect": "Allow", "Action": "eks:DescribeCluster", "Resource": resource });
-        Some(serde_json::json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string())
     }
 }
 
