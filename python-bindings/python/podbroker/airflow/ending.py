@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel", "end_earlier", "settle_kill"]
 
-RESCHEDULE_AFTER = timedelta(seconds=5)
-"""When Airflow starts the task again after a drain: the drained worker has let go of it by then."""
+RESCHEDULE_AFTER = timedelta(seconds=20)
+"""When Airflow starts the task again after a drain. Airflow fails a task that is queued again before its scheduler has
+heard that the worker before has ended (as in ``trigger.HOLD_SECONDS``); on a busy machine that took 15 s. The pod runs
+on meanwhile, and no line is lost."""
 
 LAST_LINES_SECONDS = 1.5
 """How long the last lines of a cancelled pod are waited for: what the supervisor's 5 s leave."""
