@@ -65,6 +65,10 @@ identity: build wheel ## Run the tests of the identity chain: every link, outage
 faults: build wheel ## Break things on the cluster and print the matrix; TESTS="-k 'etcd|kubelet'" picks rows
 	@exec $(RUN) tests/levels.py faults -- $(or $(TESTS),--page $(CURDIR)/docs/faults.md)
 
+.PHONY: kills
+kills: build wheel ## End tasks of a real Airflow in every way and print the matrix; TESTS="-k 'cleared|marked'" picks rows
+	@exec $(RUN) tests/levels.py kills -- $(or $(TESTS),--page $(CURDIR)/docs/kills.md)
+
 .PHONY: compat
 compat: wheel ## Run the provider's unit tests beside older Airflows and Kubernetes providers
 	@exec $(RUN) tests/compatibility.py --page $(CURDIR)/docs/compatibility.md

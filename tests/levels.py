@@ -92,6 +92,7 @@ LEVELS: Final = {
             ("PODBROKER_TEST_NODE_GRACE_PERIOD", "20s"),
         ),
     ),
+    "kills": Level(argv=(*ON_CLUSTER, sys.executable, "-m", "kills"), folder=TESTS, takes_arguments=True),
 }
 
 CARGO_LINE: Final = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")

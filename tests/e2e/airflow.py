@@ -104,10 +104,10 @@ class Airflow:
             process.send_signal(number)
         process.wait(timeout=60)
 
-    def trigger(self, dag: str, *, conf: dict[str, Any] | None = None) -> Run:
-        """Starts a run of a DAG, once the DAG is known."""
-        wait_for(f"the DAG {dag}", lambda: self._is_known(dag), within=START_LIMIT)
-        body = {"logical_date": None, "conf": conf or {}, "dag_run_id": f"run-{secrets.token_hex(4)}"}
+    def trigger(self, dag: str, *, conf: dict[str, Any] | None = None, run_id: str = "") -> Run:
+        """Starts a run of a DAG, once the DAG is known; its id is made up if none is given."""
+        wait_for(f"the DAG {dag}", lambda: self._is_known(dag), within=START_LIMIT, every=0.2)
+        body = {"logical_date": None, "conf": conf or {}, "dag_run_id": run_id or f"run-{secrets.token_hex(4)}"}
         answer = self.call("POST", f"dags/{dag}/dagRuns", body)
         return Run(airflow=self, dag=dag, run=answer["dag_run_id"])
 
@@ -150,20 +150,12 @@ class Airflow:
             # that was deferred then begins anew.
             "CORE__DAGBAG_IMPORT_TIMEOUT": "180",
         }
-        place = urllib.parse.urlsplit(self.broker)
-        connection = {
-            "conn_type": "podbroker",
-            "host": place.hostname,
-            "port": place.port,
-            "schema": place.scheme,
-            "extra": {"target": self.target},
-        }
         kept = {key: os.environ[key] for key in ("PATH", "LANG", "PYTHONPATH") if key in os.environ}
         return {
             **kept,
             **{f"AIRFLOW__{key}": value for key, value in settings.items()},
             "AIRFLOW_HOME": str(self.folder),
-            "AIRFLOW_CONN_PODBROKER_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_PODBROKER_DEFAULT": connection(self.broker, target=self.target),
             # A fork of the scheduler must not end up in a proxy's hands.
             "NO_PROXY": "127.0.0.1",
             **self.environment,
@@ -216,7 +208,22 @@ class Airflow:
         with urllib.request.urlopen(
             urllib.request.Request(url, data=data, headers=headers, method=method), timeout=120
         ) as answer:
-            return json.load(answer)
+            content = answer.read()
+            return json.loads(content) if content else None
+
+
+def connection(address: str, *, target: str) -> str:
+    """An Airflow connection to a broker, as a variable of the environment has it."""
+    place = urllib.parse.urlsplit(address)
+    return json.dumps(
+        {
+            "conn_type": "podbroker",
+            "host": place.hostname,
+            "port": place.port,
+            "schema": place.scheme,
+            "extra": {"target": target},
+        }
+    )
 
 
 #: Signs the tokens between the parts; any value that all parts share.
@@ -259,6 +266,11 @@ class Run:
         """Does what a person does who marks a task in the user interface."""
         self.airflow.call("PATCH", self._path("taskInstances", task), {"new_state": state})
 
+    def delete(self) -> None:
+        """Does what a person does who deletes the run: Airflow lets only a run go that is marked as ended."""
+        self.airflow.call("PATCH", self._path(), {"state": "failed"})
+        self.airflow.call("DELETE", self._path())
+
     def value(self, task: str, key: str = "return_value") -> Any:  # noqa: ANN401  JSON
         """What a task handed back."""
         return self.airflow.call("GET", self._path("taskInstances", task, "xcomEntries", key))["value"]
@@ -271,6 +283,19 @@ class Run:
         for file in sorted(folder.glob(f"attempt={attempt}.log*")):
             lines += self._lines(file)
         return [text for _, text in sorted(lines, key=lambda line: line[0])]
+
+    def pod_lines(self, *, attempt: int = 1, task: str = "pod") -> list[str]:
+        """The same lines without the prefixes that name containers."""
+        return [line.rpartition("] ")[2] for line in self.log(task, attempt)]
+
+    def count(self, text: str, *, attempt: int = 1) -> int:
+        """How often the pod's line is in the task's log, with or without the prefix that names the container."""
+        return self.pod_lines(attempt=attempt).count(text)
+
+    def assert_lines(self, lines: list[str], *, attempt: int = 1) -> None:
+        """The task's log holds these lines in this order, each once."""
+        wanted = set(lines)
+        assert [line for line in self.pod_lines(attempt=attempt) if line in wanted] == lines
 
     def printed(self, task: str, attempt: int = 1) -> str:
         """All that worker and triggerers wrote, as it stands in their files."""

@@ -13,6 +13,7 @@ import podbroker
 from cluster.handle import Cluster
 from cluster.network import free_port
 from e2e.broker import Brokers
+from e2e.installation import Installation, installed
 from e2e.proxy import Proxy
 from e2e.site import Namespace, Site
 from e2e.waiting import wait_for
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import podbroker
+    from e2e.airflow import Airflow
     from e2e.aws import Aws
     from e2e.stores import Bucket, Folder, Store
 
@@ -136,3 +138,19 @@ def store(request: pytest.FixtureRequest) -> Store:
 def client(namespace: Namespace, brokers: Brokers) -> podbroker.Client:
     """A client of a broker whose target `local` is the test's namespace."""
     return brokers.start(namespace=namespace).client()
+
+
+@pytest.fixture(scope="module")
+def installation(
+    site: Site, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """A whole Airflow and its broker, with as many triggerers as the module says in `TRIGGERERS`."""
+    triggerers = getattr(request.module, "TRIGGERERS", 0)
+    with installed(site, tmp_path_factory.mktemp("installation"), triggerers=triggerers) as installation:
+        yield installation
+
+
+@pytest.fixture(scope="module")
+def airflow(installation: Installation) -> Airflow:
+    """The Airflow of it."""
+    return installation.airflow

@@ -33,7 +33,7 @@ PAGES: Final = (
     *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name not in ELSEWHERE),
 )
 #: Pages that are tables of facts; tests beside what they tell of compare them with it.
-FACTS: Final = {"compatibility.md", "faults.md", "parameters.md", "parity.md", "performance.md", "rbac.md"}
+FACTS: Final = {"compatibility.md", "faults.md", "kills.md", "parameters.md", "parity.md", "performance.md", "rbac.md"}
 #: The target that the pages name.
 TARGET: Final = "default"
 

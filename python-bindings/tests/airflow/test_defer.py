@@ -18,6 +18,7 @@ from versions import TaskDeferred, has_deferral_timeouts
 
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import (
+    AirflowRescheduleException,
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferralError,
@@ -240,6 +241,29 @@ def test_a_kill_after_the_deferral_is_settled_in_the_worker(make, client, contex
     client.script = [operator.on_kill, s.end()]
     with pytest.raises(ex.RemotePodKilled):
         resume(operator, context, deferred, event)
+
+
+@pytest.mark.parametrize("moment", ["as it comes back", "while it settles the end"])
+def test_a_worker_that_is_drained_when_the_task_is_back_has_no_line_repeated(make, client, context, triggerer, moment):
+    deferred = defer(make(deferrable=True), context)
+    client.script = [s.state(s.S.RUNNING), s.lines("one"), s.end()]
+    event = triggerer.run(deferred.trigger)
+
+    drained = make(deferrable=True)
+    client.script = [drained.on_kill, s.end()]
+    if moment == "as it comes back":
+        drained.on_kill()
+    with pytest.raises(AirflowRescheduleException):
+        resume(drained, context, deferred, event)
+    assert not client.did("cancel")
+
+    # Airflow forgets on a reschedule that the task was deferred.
+    context["task_reschedule_count"] = 1
+    client.known[OWN] = s.execution(s.S.SUCCEEDED, id=OWN.rpartition("/")[2], outcome=s.succeeded())
+    client.script = [s.end()]
+    assert make(deferrable=True).execute(context) is None
+    assert client.watched[-1]["cursor"] == b"end"
+    assert client.did("release")
 
 
 def test_an_execution_that_is_gone_at_the_reentry_fails_the_task(make, client, context, triggerer):

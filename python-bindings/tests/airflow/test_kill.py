@@ -87,7 +87,8 @@ def test_a_worker_that_is_drained_leaves_the_pod_and_is_started_again_soon(kille
     before = datetime.now(tz=timezone.utc)
     with pytest.raises(AirflowRescheduleException) as caught:
         killed_in_the_middle.execute(context)
-    assert timedelta(0) < caught.value.reschedule_date - before < timedelta(seconds=30)
+    # Later than Airflow's scheduler may hear of the end of this process, or it would fail the task.
+    assert timedelta(seconds=15) < caught.value.reschedule_date - before < timedelta(seconds=30)
     assert not client.did("cancel")
     assert not client.did("release")
 

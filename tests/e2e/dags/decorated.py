@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 from airflow.sdk import DAG, task
-from kubernetes.client import models as k8s
 
+from e2e.interpreter import MOUNTS, PYTHON, VOLUMES
 from e2e.manifests import IMAGE
-
-# The image of the tests is a busybox. The node is this machine, so a pod can have its interpreter, read-only.
-FOLDERS = (sys.base_prefix, "/lib", "/lib64", "/usr/lib")
-VOLUMES = [
-    k8s.V1Volume(name=f"machine-{at}", host_path=k8s.V1HostPathVolumeSource(path=path))
-    for at, path in enumerate(FOLDERS)
-]
-MOUNTS = [k8s.V1VolumeMount(name=f"machine-{at}", mount_path=path, read_only=True) for at, path in enumerate(FOLDERS)]
 
 with DAG("decorated", schedule=None):
 
     @task.remote_pod(
         image=IMAGE,
-        python=f"{sys.base_prefix}/bin/python3",
+        python=PYTHON,
         volumes=VOLUMES,
         volume_mounts=MOUNTS,
         do_xcom_push=True,

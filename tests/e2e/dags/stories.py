@@ -35,6 +35,7 @@ SUCCEED = one(
 )
 FAIL = one("fail", "echo reading; echo 'cannot read: no such table'; exit 3")
 SLOW = one("slow", numbered(400, pause="0.04"))
+SLOW_RETRIED = one("slow-retried", numbered(400, pause="0.04"), retries=1, retry_delay=timedelta(seconds=1))
 ENDLESS = one("endless", UNTIL_TOLD)
 LATE = one("late", UNTIL_TOLD, execution_timeout=timedelta(seconds=10))
 RETRIED = one(

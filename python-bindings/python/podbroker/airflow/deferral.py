@@ -71,6 +71,7 @@ class Deferrable(LifeCycle):
 
         """
         self.name = self._set_name(self.name)
+        self._printed_elsewhere = decoded(event.get("cursor", ""))
         with self._settling(context):
             if execution:
                 self._session = Session.resume(

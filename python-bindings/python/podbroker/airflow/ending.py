@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel", "end_earlier", "settle_kill"]
 
-RESCHEDULE_AFTER = timedelta(seconds=5)
-"""When Airflow starts the task again after a drain: the drained worker has let go of it by then."""
+RESCHEDULE_AFTER = timedelta(seconds=20)
+"""When Airflow starts the task again after a drain. Airflow fails a task that is queued again before its scheduler has
+heard that the worker before has ended (as in ``trigger.HOLD_SECONDS``); on a busy machine that took 15 s. The pod runs
+on meanwhile, and no line is lost."""
 
 LAST_LINES_SECONDS = 1.5
 """How long the last lines of a cancelled pod are waited for: what the supervisor's 5 s leave."""
@@ -37,18 +39,21 @@ EARLIER_SECONDS = 300.0
 """How long a cancelled execution of an earlier try may take to end: ten times a pod's default grace of 30 s."""
 
 
-def settle_kill(*, context: Context, session: Session | None, follow: Pump | None, log: Logger, keep: bool) -> NoReturn:
+def settle_kill(
+    *, context: Context, session: Session | None, follow: Pump | None, place: bytes, log: Logger, keep: bool
+) -> NoReturn:
     """Find out why the task was told to end, do what that means for the pod, and raise.
 
-    ``keep`` leaves the pod also when the task was really killed (``on_kill_action``).
+    ``place`` is up to where the lines are printed. ``keep`` leaves the pod also when the task was really killed
+    (``on_kill_action``).
     """
     state = ask_state(context)
     verdict = verdict_of(state)
     name = session.name if session is not None else ""
     said = f"The task was told to end while its state is {state or 'none'}"
     if verdict is Verdict.RESCHEDULE:
-        if follow is not None:
-            _save_position(context, name=name, cursor=follow.cursor, log=log)
+        if place:
+            _save_position(context, name=name, cursor=place, log=log)
         log.warning("%s: the worker goes away. The pod runs on, and the task goes on with it soon.", said)
         again: Exception = AirflowRescheduleException(datetime.now(tz=timezone.utc) + RESCHEDULE_AFTER)  # type: ignore[no-untyped-call]
         raise again

@@ -369,7 +369,8 @@ class Follower:
             "name": attempt.pod_name if attempt is not None else self._trigger.pod_name,
             "namespace": attempt.pod_namespace if attempt is not None else self._trigger.pod_namespace,
             "complete": complete,
-            "cursor": "" if complete else encoded(self._cursor if shown else decoded(self._trigger.cursor)),
+            # Of use also when all is printed: a worker that is drained then hands it to the next one.
+            "cursor": encoded(self._cursor if shown else decoded(self._trigger.cursor)),
         }
 
 

@@ -60,6 +60,8 @@ class LifeCycle(KubernetesPodOperator):
     _settled: bool
     _context: Context | None
     _result: Any
+    _printed_elsewhere: bytes = b""
+    """Up to where a trigger has printed the lines, until this process prints some."""
 
     if TYPE_CHECKING:
 
@@ -258,6 +260,7 @@ class LifeCycle(KubernetesPodOperator):
         if session is None:
             message = "There is no execution to follow"
             raise ex.RemotePodError(message)
+        self._printed_elsewhere = b""
         return Pump(
             open_watch=lambda cursor: session.watch(cursor=cursor, containers=self._printer.wanted),
             cursor=self._kept_position(context) or cursor,
@@ -329,6 +332,7 @@ class LifeCycle(KubernetesPodOperator):
             context=context,
             session=self._session,
             follow=self._follow,
+            place=self._printed_elsewhere or (self._follow.cursor if self._follow is not None else b""),
             log=self.log,
             keep=self._keeps_on_kill,
         )
