@@ -121,21 +121,6 @@ def test_a_deferred_task_has_its_lines_live_and_its_value_once_it_is_back(airflo
     assert "[setup] migrated" in triggerers.read_text()
 
 
-def test_what_a_pod_says_of_its_assets_is_in_their_events(airflow: Airflow) -> None:
-    run = airflow.trigger("emitting")
-
-    assert run.finish() == "success", run.states()
-    assert (run.value("here"), run.value("deferred")) == ({"rows": 3}, {"rows": 3})
-    events = airflow.call("GET", "assets/events?source_dag_id=emitting")["asset_events"]
-    found = sorted((one["source_task_id"], one["uri"], one["extra"]) for one in events)
-    assert found == [
-        ("deferred", "s3://bucket/parts/deferred", {"part": "deferred"}),
-        ("deferred", "s3://bucket/table", {"by": "deferred"}),
-        ("here", "s3://bucket/parts/here", {"part": "here"}),
-        ("here", "s3://bucket/table", {"by": "here"}),
-    ]
-
-
 def test_a_formatter_that_fails_repeats_no_line(airflow: Airflow) -> None:
     run = airflow.trigger("deferred-stumble")
 
