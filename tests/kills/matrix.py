@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kills.cell import Verdict
-    from kills.everything import Everything
     from kills.rows import Rule
 
 HEAD: Final = ("the pod is", "task", "retries", "task ends as", "tries", "pods", "lines in the log", "verdict")
@@ -26,7 +25,7 @@ has acknowledged: it goes after its `ttl`. A row holds when the task's state, it
 the words above its table say, and when two pods of a task never ran at once. How a row is played is in `tests/kills`.
 
 {tables}
-{everything}{summary}
+{summary}
 {problems}"""
 
 
@@ -45,26 +44,23 @@ def cells(verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def text(verdicts: Sequence[Verdict], everything: Everything | None) -> str:
+def text(verdicts: Sequence[Verdict]) -> str:
     """Tables for a terminal."""
     table = [("", *HEAD), *((verdict.row.kill.value, *cells(verdict)) for verdict in verdicts)]
     widths = [max(len(line[column]) for line in table) for column in range(len(HEAD) + 1)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-    parts = ["\n".join(lines), *([said(everything)] if everything else []), summary(verdicts)]
-    return "\n\n".join(parts)
+    return "\n".join([*lines, "", summary(verdicts)])
 
 
-def page(verdicts: Sequence[Verdict], everything: Everything | None, *, where: str, rows_in_all: int) -> str:
+def page(verdicts: Sequence[Verdict], *, where: str, rows_in_all: int) -> str:
     """The page in docs."""
     played = "all rows" if len(verdicts) == rows_in_all else f"{len(verdicts)} of {rows_in_all} rows"
     tables = "\n".join(_table(rule, verdicts) for rule in RULES if any(one.row.kill is rule.kill for one in verdicts))
     broken = [f"{one.row.name}: {'; '.join(one.problems)}" for one in verdicts if not one.holds]
-    broken += [f"everything: {problem}" for problem in (everything.problems if everything else [])]
     return _PAGE.format(
         played=played,
         where=where,
         tables=tables,
-        everything=f"## One DAG with everything\n\n{said(everything)}\n\n## In all\n\n" if everything else "",
         summary=summary(verdicts),
         problems="\nWrong:\n\n" + "\n".join(f"- {one}" for one in broken) + "\n" if broken else "",
     )
@@ -76,16 +72,6 @@ def _table(rule: Rule, verdicts: Sequence[Verdict]) -> str:
     table = "\n".join(f"| {' | '.join(line)} |" for line in (HEAD, ruler, *shown))
     why = " ".join(part for part in (rule.why, rule.left_out) if part)
     return f"## {rule.kill.value[0].upper()}{rule.kill.value[1:]}\n\n{why}\n\n{table}\n"
-
-
-def said(everything: Everything) -> str:
-    """What came of the DAG with everything, in a sentence."""
-    states = ", ".join(f"{count} {state}" for state, count in sorted(everything.states.items()))
-    held = "each value is right and each line is there once" if everything.holds else "; ".join(everything.problems)
-    return (
-        "A DAG with a synchronous, a deferred, two decorated and a hundred mapped tasks, every second of them "
-        f"deferred: {states}; {held}. It took {everything.seconds:.0f} s."
-    )
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
