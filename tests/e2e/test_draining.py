@@ -84,9 +84,7 @@ def test_a_watcher_that_pauses_after_the_outcome_gets_all_that_was_read(client: 
     result = ResultSource.SIDECAR if beside == "ends" else ResultSource.NONE
     main = container("main", f"{WRITE_MANY}; mkdir -p /airflow/xcom; echo 7 > /airflow/xcom/return.json")
     policies = Policies(deciding_containers=("main",), drain_deadline=SHORT_DRAIN, result=result)
-    name = client.submit(
-        target=TARGET, execution_id="pauses", pod=pod(main, other), policies=policies
-    ).execution.name
+    name = client.submit(target=TARGET, execution_id="pauses", pod=pod(main, other), policies=policies).execution.name
 
     with client.watch(name) as watch:
         story = collect(watch, Story(), lambda story: story.lines, within=LONG)

@@ -22,7 +22,7 @@ def wait_for(
     every: float = 0.05,
     about: Callable[[], object] | None = None,
 ) -> T:
-    """Returns the first true value of the condition; fails with the last one, or what `about` says, after `within` seconds."""
+    """Returns the first true value of the condition; fails after `within` seconds, with it or what `about` says."""
     deadline = time.monotonic() + within
     while True:
         value = condition()

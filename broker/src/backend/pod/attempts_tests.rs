@@ -19,6 +19,8 @@ pub(in crate::backend::pod) enum Pods {
     Waits,
     Runs,
     Succeeded,
+    /// The same, but something else in the pod runs on.
+    Decided,
     Failed,
     /// The eviction API took it away before a container had started.
     EvictedEarly,
@@ -74,6 +76,7 @@ pub(in crate::backend::pod) fn view(
         Pods::Waits => ("Pending", json!({ "waiting": {} }), json!([])),
         Pods::Runs => ("Running", json!({ "running": { "startedAt": at(second) } }), json!([])),
         Pods::Succeeded => ("Succeeded", terminated(0), json!([])),
+        Pods::Decided => ("Running", terminated(0), json!([])),
         Pods::Failed => ("Failed", terminated(3), json!([])),
         Pods::EvictedEarly => ("Failed", json!({ "waiting": {} }), disrupted("EvictionByEvictionAPI")),
         Pods::Evicted => ("Failed", terminated(137), disrupted("EvictionByEvictionAPI")),

@@ -57,6 +57,8 @@ enum Act {
     Stop(CancelIntent),
     /// Another attempt follows.
     Next(u32),
+    /// It has its outcome, nobody needs it any more, and a container beside the deciding ones runs on.
+    EndTheRest,
     /// Nobody needs it any more.
     Delete,
     /// Others may delete it.
@@ -72,8 +74,15 @@ fn due(attempts: &Attempts, followed: Followed) -> Option<(Timestamp, Act)> {
     let Some(outcome) = &standing.status.outcome else {
         return to_be_ended(attempts, standing.status.state, followed);
     };
+    let ttl = SignedDuration::try_from(latest.policies.ttl).ok()?;
     if !status::is_over(latest) {
-        return None;
+        let goes = match latest.policies.finish {
+            FinishAction::Delete => true,
+            FinishAction::DeleteSucceeded => outcome.state == State::Succeeded,
+            FinishAction::Keep => false,
+        };
+        let is_due = goes && latest.decided.is_none();
+        return is_due.then_some((add(standing.status.ended?, ttl), Act::EndTheRest));
     }
     let mut present = attempts.iter().filter(|view| view.presence == Presence::Present);
     let act = match latest.policies.finish {
@@ -86,7 +95,7 @@ fn due(attempts: &Attempts, followed: Followed) -> Option<(Timestamp, Act)> {
     let released = attempts.iter().find_map(|view| view.released);
     let wanted = match released {
         Some(released) => add(released, RELEASE_GRACE),
-        None => add(ended?, SignedDuration::try_from(latest.policies.ttl).ok()?),
+        None => add(ended?, ttl),
     };
     // Whoever reads the rest of it here reads it to its end, or to the drain deadline.
     let drained = match followed {
@@ -258,6 +267,10 @@ impl PodBackend {
                 info!(execution = %latest.id, "stopping an attempt that was made while its execution was stopped");
                 let intent = CancelIntent { at: self.api.clock().now(), ..intent.clone() };
                 self.end(latest, intent, None).await.map(drop)
+            }
+            Act::EndTheRest => {
+                info!(execution = %latest.id, "ending what runs on after the outcome");
+                self.end_the_rest(latest, serde_json::json!({})).await.map(drop)
             }
             Act::Next(number) => self.make_attempt(attempts, *number).await,
             Act::Delete | Act::LetGo => {

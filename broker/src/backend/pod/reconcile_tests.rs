@@ -27,6 +27,13 @@ fn what_was_forgotten_is_deleted_after_its_ttl_and_what_was_released_after_a_gra
 }
 
 #[test]
+fn what_runs_on_after_the_outcome_is_ended_after_the_ttl_once() {
+    assert_eq!(here(&of([view(1, Pods::Decided, 10, None, &[])])), Some((at(610), Act::EndTheRest)));
+    let decided = [("decided-at", serde_json::json!(at(610)))];
+    assert_eq!(here(&of([view(1, Pods::Decided, 10, None, &decided)])), None);
+}
+
+#[test]
 fn who_still_reads_here_is_waited_for_until_the_drain_deadline() {
     let released = [("released-at", serde_json::json!(at(200)))];
     let attempts = of([view(1, Pods::Succeeded, 10, None, &released)]);
