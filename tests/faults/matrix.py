@@ -18,8 +18,9 @@ Written by `make faults`, {played}, on a real cluster
 ({where}). Each row breaks one thing in the middle of a run. Lines are counted against the container's log files
 on the node's disk. *Doubled* are lines received twice, out of order, or never written; *lost* are missing
 without a marker; *marked* are missing where the stream says so. *Made* and *left* are pods. A row holds when
-nothing is doubled or lost, no marker stands where nothing is missing, the outcome is right, and the right
-number of pods was made and none is left. How a row is played is in `tests/faults`.
+nothing is doubled or lost, no marker stands where nothing is missing or for lines that nobody had taken away,
+the outcome is right, and the right number of pods was made and none is left. How a row is played is in
+`tests/faults`.
 
 {table}
 
