@@ -72,7 +72,8 @@ def test_an_outage_is_told_once_harms_nobody_and_is_made_up_for(
     assert len(namespace.pods) == 2
     assert not bucket.outcomes()
     assert fault.done > 0
-    assert broker.log.count(TROUBLE) == 1
+    # A listing that is refused looks like a silence; if that comes first, the refusal is news.
+    assert 1 <= broker.log.count(TROUBLE) <= (2 if status.startswith("403") else 1)
 
     fault.stop()
     wait_for("the pods to be deleted", lambda: not namespace.pods, within=LONG)

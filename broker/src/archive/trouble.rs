@@ -106,6 +106,8 @@ impl Trouble {
         let waiting = state.waiting;
         let episode = state.episode.get_or_insert(Episode { reason, since: now, failures: 0, is_told: false });
         episode.failures += 1;
+        // Not every refusal can be told from a silence: a listing's cannot. What is known of this trouble stays.
+        let reason = if reason == Reason::Away { episode.reason } else { reason };
         episode.reason = reason;
         let is_news = told.is_none_or(|(before, at)| before != reason || now.duration_since(at) >= TOLD_AGAIN);
         let (failures, lasts) = (episode.failures, episode.since.elapsed());
@@ -262,6 +264,8 @@ mod tests {
         trouble.note(Reason::Refused, &late());
         assert_ne!(told(), first);
         let second = told();
+        trouble.failed(&late());
+        assert_eq!(told(), second, "the kind that is known is not taken back");
         tokio::time::advance(TOLD_AGAIN).await;
         trouble.note(Reason::Refused, &late());
         assert_ne!(told(), second);
