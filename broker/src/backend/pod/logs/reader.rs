@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::super::api::{ApiError, LogRequest};
@@ -39,6 +40,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often an answer that the log is not there is believed only half, once the container has ended.
 const MISSING_TRIES: u32 = 3;
+
+/// How long a cluster that does not know the broker is asked again: longer than it takes to renew a session.
+const UNAUTHENTICATED: Duration = Duration::from_mins(2);
 
 /// An answer that is silent for so long without the line of the position is looked into.
 pub(super) const SEARCH: Duration = Duration::from_secs(1);
@@ -112,6 +116,8 @@ pub(super) struct Reader {
     read_out: Option<(End, Last)>,
     pause: Duration,
     missing: u32,
+    /// Since when the cluster does not know the broker.
+    refused_since: Option<Instant>,
 }
 
 impl Reader {
@@ -139,6 +145,7 @@ impl Reader {
             read_out: None,
             pause: FIRST_PAUSE,
             missing: 0,
+            refused_since: None,
         }
     }
 
@@ -167,6 +174,7 @@ impl Reader {
             let (reach, place) = (self.reach, &self.place);
             match self.ask(kind, place, self.lines_of(reach, place), standing.place).await {
                 Ok(body) => {
+                    self.refused_since = None;
                     self.begin(reach);
                     return Opening::Open(Open { kind, body });
                 }
@@ -211,6 +219,8 @@ impl Reader {
     /// mean nothing.
     fn give_up(&mut self, error: &ApiError, life: Life) -> Option<Opening> {
         match error.code() {
+            // Credentials are renewed meanwhile, or the cluster's authenticator is mended; a role is not.
+            Some(401) if self.refused_since.get_or_insert_with(Instant::now).elapsed() < UNAUTHENTICATED => None,
             Some(401 | 403) => {
                 let message = format!("the cluster refuses the broker the log: {error}; it needs get on pods/log");
                 Some(Opening::End(Some(self.gap(GapReason::Refused, None, message)), Completeness::Cut))
