@@ -80,8 +80,14 @@ def says_that_it_runs(namespace: Namespace, pod_name: str) -> None:
     """Writes the status of a pod as a kubelet does that has started its container."""
     now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
     main = {
-        **{"name": "main", "image": "", "imageID": "", "containerID": "containerd://1"},
-        **{"ready": True, "started": True, "restartCount": 0, "state": {"running": {"startedAt": now}}},
+        "name": "main",
+        "image": "",
+        "imageID": "",
+        "containerID": "containerd://1",
+        "ready": True,
+        "started": True,
+        "restartCount": 0,
+        "state": {"running": {"startedAt": now}},
     }
     status = {"phase": "Running", "startTime": now, "containerStatuses": [main]}
     namespace.site.core.patch_namespaced_pod_status(pod_name, namespace.name, {"status": status})
