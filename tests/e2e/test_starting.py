@@ -116,7 +116,7 @@ def test_clearing_a_task_that_succeeded_runs_another_pod(installation: Installat
 def test_a_triggerer_that_is_stopped_hands_on_without_a_doubled_or_lost_line(installation: Installation) -> None:
     airflow: Airflow = installation.airflow
     run = airflow.trigger("started-slow")
-    wait_for("lines in the task's log", lambda: run.count("line 80") == 1, within=120)
+    wait_for("lines in the task's log", lambda: run.count("line 20") == 1, within=120)
 
     (old,) = airflow.triggerer_names
     airflow.add_triggerer()

@@ -144,6 +144,7 @@ def test_a_pod_that_ended_while_nobody_looked_is_settled_by_a_worker(driver, cli
 
     client.script = [s.state(s.S.RUNNING), s.lines("one"), s.end()]
     assert resume(make, context, event) is None
+    assert "Lines that a triggerer has printed may come again below" in log.lines
     assert printed(log) == ["[base] one"]
     assert client.did("release") == [(OWN, "claim")]
 

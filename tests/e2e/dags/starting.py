@@ -37,7 +37,7 @@ FAIL = one(
     retry_delay=timedelta(seconds=1),
 )
 ENDLESS = one("started-endless", UNTIL_TOLD)
-SLOW = one("started-slow", numbered(400, pause="0.05"))
+SLOW = one("started-slow", numbered(400, pause="0.3"))
 OUTLET = one("started-outlet", "echo one", outlets=[Asset(name="started", uri="x-test://started")])
 SECRET = one("started-in-vain", "echo one", env_vars={"KEY": "a value"})
 LATE = one(

@@ -134,12 +134,17 @@ class Deferrable(LifeCycle):
             if event.get("complete"):
                 return self._settle_end(context)
             if event.get("to_worker"):
-                after = event.get("after", "the task's own code failed in the triggerer")
-                self.log.info("The pod is followed here, after %s", after)
+                self._say_why_here(event)
             elif not known.state.is_final and triggers < MAX_TRIGGERS:
                 self.log.warning("The trigger could not follow the pod (%s): deferring again", event.get("message"))
                 self._defer(context, cursor=decoded(event.get("cursor", "")), triggers=triggers + 1)
             return self._follow_to_end(context, cursor=decoded(event.get("cursor", "")))
+
+    def _say_why_here(self, event: dict[str, Any]) -> None:
+        after = event.get("after", "the task's own code failed in the triggerer")
+        self.log.info("The pod is followed here, after %s", after)
+        if event.get("may_repeat"):
+            self.log.warning("Lines that a triggerer has printed may come again below")
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:  # noqa: ANN401
         """Go on after a deferral. One that failed leaves the pod to this worker, one that took too long ends it."""

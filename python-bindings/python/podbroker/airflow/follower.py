@@ -123,13 +123,14 @@ class Follower:
 
     async def left_to_worker(self) -> dict[str, Any]:
         """Give what the event says of an execution that has ended before it was followed here."""
-        await self._take_over()
+        cursor, may_repeat = await self._position.take_over(self._trigger)
         after = "it had ended while no triggerer followed it"
         return {
             **self._payload("error", message="The pod has ended"),
             "to_worker": True,
             "after": after,
-            "cursor": encoded(self._cursor),
+            "may_repeat": may_repeat,
+            "cursor": encoded(cursor or self._cursor),
         }
 
     async def release(self, *, is_over: bool) -> None:
