@@ -23,6 +23,7 @@ from podbroker.airflow.pods import named_pod
 from podbroker.airflow.position import decoded, encoded
 from podbroker.airflow.pump import Pump
 from podbroker.airflow.session import Session
+from podbroker.airflow.starting import Start, StartFromTrigger, StartTrigger, decide
 from podbroker.airflow.trigger import RemotePodTrigger
 
 if TYPE_CHECKING:
@@ -41,9 +42,35 @@ class Deferrable(LifeCycle):
     """What ``RemotePodOperator`` does with its pod when it defers."""
 
     podbroker_conn_id: str
+    asks_for_start: bool = False
+    """Whether the pod is to be started in the triggerer. Airflow looks before ``__init__`` has said so."""
+    _decided: Start | None = None
+
+    start_from_trigger = StartFromTrigger()
+    start_trigger_args = StartTrigger()
+
+    @property
+    def start(self) -> Start:
+        """Where the pod is started, and why."""
+        if not self.asks_for_start:
+            return Start(arguments=None)
+        return self._decided or decide(self)
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:  # noqa: ANN401 -- jinja2's
+        """Render the templates, as ever. What they become says no more whether the triggerer may start the pod."""
+        self._decided = self.start
+        super().render_template_fields(context, jinja_env)
 
     def execute_async(self, context: Context) -> Any:  # noqa: ANN401 -- as execute
         """Start the pod, then defer. Returns its value if it has ended already."""
+        if self.asks_for_start:
+            index = context["ti"].map_index
+            mapped = "a mapped task is started by a worker" if index is not None and index >= 0 else ""
+            why = mapped or self.start.why_not or "Airflow has sent it to a worker"
+            self.log.info("start_from_trigger has no effect: %s", why)
+        return self._start_and_defer(context)
+
+    def _start_and_defer(self, context: Context) -> Any:  # noqa: ANN401 -- as execute
         with self._settling(context):
             if not self._start(context).state.is_final:
                 self._checkpoint(context)
@@ -65,12 +92,17 @@ class Deferrable(LifeCycle):
         Args:
             context: The context of this process of the task.
             event: What the trigger said.
-            execution: The broker's address of the execution.
-            claim: Says that this task instance holds it.
+            execution: The broker's address of the execution; empty when the trigger has started it, and says it.
+            claim: Says that this task instance holds it; empty as well.
             triggers: How many triggers have followed it so far.
 
         """
         self.name = self._set_name(self.name)
+        if event.get("status") == "start":
+            self.log.info("A worker starts the pod: %s", event.get("message"))
+            return self._start_and_defer(context)
+        started_there = not execution
+        execution, claim = execution or event.get("execution", ""), claim or event.get("claim", "")
         self._printed_elsewhere = decoded(event.get("cursor", ""))
         with self._settling(context):
             if execution:
@@ -87,6 +119,8 @@ class Deferrable(LifeCycle):
             known = self._known()
             self.remote_pod = self._read_pod()
             self.pod = self.remote_pod or named_pod(event.get("name", ""), event.get("namespace", ""))
+            if started_there:
+                self._push_names(context)
             self._call_back("on_operator_resuming", context, fresh_pod=True, event=event)
             if event.get("status") == "timeout":
                 if self._session is not None and (event.get("complete") or known.state.is_final):
@@ -100,11 +134,17 @@ class Deferrable(LifeCycle):
             if event.get("complete"):
                 return self._settle_end(context)
             if event.get("to_worker"):
-                self.log.info("The pod is followed here, after the task's own code failed in the triggerer")
+                self._say_why_here(event)
             elif not known.state.is_final and triggers < MAX_TRIGGERS:
                 self.log.warning("The trigger could not follow the pod (%s): deferring again", event.get("message"))
                 self._defer(context, cursor=decoded(event.get("cursor", "")), triggers=triggers + 1)
             return self._follow_to_end(context, cursor=decoded(event.get("cursor", "")))
+
+    def _say_why_here(self, event: dict[str, Any]) -> None:
+        after = event.get("after", "the task's own code failed in the triggerer")
+        self.log.info("The pod is followed here, after %s", after)
+        if event.get("may_repeat"):
+            self.log.warning("Lines that a triggerer has printed may come again below")
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:  # noqa: ANN401
         """Go on after a deferral. One that failed leaves the pod to this worker, one that took too long ends it."""
@@ -122,7 +162,10 @@ class Deferrable(LifeCycle):
         except TaskDeferralError:
             with self._settling(context):
                 if not self._find(context):
-                    raise
+                    if self.start.arguments is None:
+                        raise
+                    self.log.warning("The trigger failed before it started the pod: it is started here")
+                    return self._start_and_defer(context)
                 self.log.warning("The trigger failed: the pod is followed here. Lines may be printed again.")
                 return self._follow_to_end(context)
 
@@ -147,11 +190,11 @@ class Deferrable(LifeCycle):
             podbroker_conn_id=self.podbroker_conn_id,
             pod_name=pod.pod_name if pod is not None else "",
             pod_namespace=pod.pod_namespace if pod is not None else "",
-            lines=self._lines_of_trigger(),
+            lines=self.lines_of_trigger(),
             began=time.time(),
             cursor=encoded(cursor or self._kept_position(context)),
             deadline=deadline,
-            keep_on_kill=self._keeps_on_kill,
+            keep_on_kill=self.keeps_on_kill,
         )
         kwargs = {"execution": execution.name, "claim": trigger.claim, "triggers": triggers}
         self.defer(trigger=trigger, method_name="trigger_reentry", kwargs=kwargs, timeout=limit)
@@ -166,7 +209,8 @@ class Deferrable(LifeCycle):
         deadline = begin + self.execution_timeout.total_seconds()
         return deadline, max(timedelta(0), timedelta(seconds=deadline - time.time())) + BACKSTOP
 
-    def _lines_of_trigger(self) -> dict[str, Any] | None:
+    def lines_of_trigger(self) -> dict[str, Any] | None:
+        """Say for a trigger's row how lines are printed; None: not at all, empty: by a worker."""
         if not self.get_logs and not self.init_container_logs:
             return None
         try:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from podbroker import Execution, InfraRetry, Outcome
     from podbroker.airflow.hook import PodbrokerHook
+    from podbroker.airflow.session import Request
 
 __all__ = ["LifeCycle"]
 
@@ -99,20 +100,29 @@ class LifeCycle(KubernetesPodOperator):
         """Prepare to submit, and tell whether the broker knows groups."""
         self._session = session = Session(
             client=self.hook.conn,
-            request=new_request(
-                target=self.hook.target,
-                execution_id=execution_id(context, deployment_id=self._deployment),
-                pod=manifest_of(pod_request_obj),
-                labels=execution_labels(context, deployment_id=self._deployment),
-                policies=policies_of(self),
-            ),
+            request=self._request_of(pod_request_obj, context),
             log=self.log,
             checkpoint=lambda: self._checkpoint(context),
         )
         has_groups = session.knows_groups()
         if has_groups:
-            session.join(group_of(context, deployment_id=self._deployment, action=GroupAction.ATTACH))
+            session.join(group_of(context, deployment_id=self.deployment, action=GroupAction.ATTACH))
         return session, has_groups
+
+    def request_of(self, context: Context) -> Request:
+        """Make the request for the pod of this try, and send nothing."""
+        self.name = self._set_name(self.name)
+        self.pod_request_obj = self.build_pod_request_obj(context)
+        return self._request_of(self.pod_request_obj, context)
+
+    def _request_of(self, pod_request_obj: k8s.V1Pod, context: Context) -> Request:
+        return new_request(
+            target=self.hook.target,
+            execution_id=execution_id(context, deployment_id=self.deployment),
+            pod=manifest_of(pod_request_obj),
+            labels=execution_labels(context, deployment_id=self.deployment),
+            policies=policies_of(self),
+        )
 
     def find_pod(self, namespace: str, context: Context, **_: Any) -> k8s.V1Pod | None:  # noqa: ANN401, ARG002
         """Read the execution's pod through the broker; None while there is none."""
@@ -293,14 +303,15 @@ class LifeCycle(KubernetesPodOperator):
         )
 
     @property
-    def _deployment(self) -> str:
+    def deployment(self) -> str:
+        """What tells this Airflow installation apart at the broker."""
         return self.deployment_id or conf.get("podbroker", "deployment_id", fallback="airflow")
 
     def _meet_earlier(self, session: Session, context: Context, *, has_groups: bool) -> Execution | None:
         """Adopt or end what earlier tries of this task instance left behind."""
         decided = plan(
-            session.earlier(group_labels(context, deployment_id=self._deployment)),
-            own_id=execution_id(context, deployment_id=self._deployment),
+            session.earlier(group_labels(context, deployment_id=self.deployment)),
+            own_id=execution_id(context, deployment_id=self.deployment),
             reattach=self.reattach_on_restart,
             not_before=getattr(context.get("dag_run"), "start_date", None),
             max_tries=getattr(context["ti"], "max_tries", None),
@@ -317,7 +328,7 @@ class LifeCycle(KubernetesPodOperator):
             if not session.shares_group(decided.adopt):
                 return session.adopt(decided.adopt)
         elif has_groups:
-            session.join(group_of(context, deployment_id=self._deployment, action=decided.action))
+            session.join(group_of(context, deployment_id=self.deployment, action=decided.action))
         return None
 
     # Kill.
@@ -334,11 +345,12 @@ class LifeCycle(KubernetesPodOperator):
             follow=self._follow,
             place=self._printed_elsewhere or (self._follow.cursor if self._follow is not None else b""),
             log=self.log,
-            keep=self._keeps_on_kill,
+            keep=self.keeps_on_kill,
         )
 
     @property
-    def _keeps_on_kill(self) -> bool:
+    def keeps_on_kill(self) -> bool:
+        """Whether a kill leaves the pod alone."""
         return getattr(getattr(self, "on_kill_action", None), "value", None) == "keep_pod"
 
     # Callbacks and what is read for them.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from podbroker import Execution, ExecutionPage, Group, ServerInfo, Submission, TargetPlace
     from podbroker.airflow.pump import WatchProtocol
 
-__all__ = ["ClientProtocol", "Request", "Session", "ask", "new_request"]
+__all__ = ["ClientProtocol", "Request", "Session", "ask", "in_group", "new_request"]
 
 SUBMIT_WINDOW = timedelta(minutes=10)
 """Nothing is created after so long; as the broker's own default."""
@@ -192,8 +192,7 @@ class Session:
 
     def join(self, group: Group) -> None:
         """Submit to this group, in which the tries of the task instance take each other's place."""
-        labels = {**self._request.labels, IN_GROUP: "true"}
-        self._request = replace(self._request, group=group, labels=labels)
+        self._request = in_group(self._request, group)
 
     def shares_group(self, execution: Execution) -> bool:
         """Whether a submit can attach to the execution; one that was submitted to no group is only followed."""
@@ -375,3 +374,8 @@ def new_request(
         policies=policies,
         submit_before=datetime.now(tz=timezone.utc) + SUBMIT_WINDOW,
     )
+
+
+def in_group(request: Request, group: Group) -> Request:
+    """Submit the request to a group."""
+    return replace(request, group=group, labels={**request.labels, IN_GROUP: "true"})
