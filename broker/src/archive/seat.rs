@@ -200,7 +200,7 @@ impl Reader {
         }
         let key = key(&instance);
         let (since, budget) = (self.options.since, self.options.max_log_bytes);
-        let (mut sent, mut exceeded) = (self.cursor.log_bytes, false);
+        let (mut bytes, mut over_budget) = (self.cursor.log_bytes, false);
         let seat = self.seat(&key);
         let since = since.filter(|_| seat.fresh);
         if before == seat.mark {
@@ -230,11 +230,11 @@ impl Reader {
                 (seat.place, first) = (place, place);
                 continue;
             }
-            exceeded = !line.fits(sent, budget);
-            if exceeded {
+            over_budget = !line.fits(bytes, budget);
+            if over_budget {
                 break;
             }
-            sent += line.bytes();
+            bytes += line.bytes();
             seat.place = place;
             if let Some(doubt) = seat.doubt.take() {
                 gap = Some(Gap { before: Timestamp::from_nanosecond(line.nanos.into()).ok(), ..doubt });
@@ -254,12 +254,12 @@ impl Reader {
             self.cursor.set_stream(&key, InstancePosition { skip: 0, ..first });
             let before = self.cursor.clone();
             self.cursor.set_stream(&key, place);
-            self.cursor.log_bytes = sent;
+            self.cursor.log_bytes = bytes;
             self.open.insert(key.clone(), instance.clone());
             let chunk = LogChunk { instance: instance.clone(), lines: wanted, before };
             events.push(self.event(EventKind::LogChunk(chunk)));
         }
-        if exceeded {
+        if over_budget {
             events.extend(self.exceed(&key, instance));
         }
         events
