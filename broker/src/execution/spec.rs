@@ -13,15 +13,15 @@ use super::{ExecutionId, Group, InfraRetry, InfraRetryRequest};
 /// Where a container leaves its result, as today's Airflow operators have it.
 pub const RESULT_PATH: &str = "/airflow/xcom/return.json";
 
-/// A request to run a pod.
+/// A request to run something.
 #[derive(Debug, Clone)]
 pub struct Submit {
     /// The caller's name for it.
     pub id: ExecutionId,
     /// Nothing is created after this moment.
     pub submit_before: Timestamp,
-    /// The pod as the caller sent it: untyped, so that fields newer than ours reach the API server.
-    pub manifest: Map<String, Value>,
+    /// What to run.
+    pub workload: Workload,
     /// The caller's labels.
     pub labels: BTreeMap<String, String>,
     /// How to run it, as sent.

@@ -355,7 +355,7 @@ pub(super) fn request() -> Submit {
     Submit {
         id: address().id,
         submit_before: Timestamp::now(),
-        manifest: serde_json::Map::new(),
+        workload: crate::execution::Workload::Pod(serde_json::Map::new()),
         labels: BTreeMap::new(),
         policies: crate::execution::PolicyRequest::default(),
         group: None,

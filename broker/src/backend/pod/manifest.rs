@@ -4,12 +4,7 @@
 //! checks anyway is left to it; what would break a promise of ours is refused here.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
@@ -21,9 +16,9 @@ use super::names::{
 };
 use super::result;
 use super::view::View;
-use super::{Finalizer, PodSettings};
+use super::{Finalizer, PodSettings, packing};
 use crate::error::Error;
-use crate::execution::{Address, Policies, PolicyRequest, ResultSource, Submit, SubmitMode};
+use crate::execution::{Address, Policies, PolicyRequest, ResultSource, Submit, SubmitMode, Workload};
 
 /// What the API server allows all annotations of an object to be together.
 const ANNOTATION_LIMIT: usize = 256 << 10;
@@ -53,7 +48,11 @@ pub(super) fn build(
         let why = "needs the end of each attempt, and the target does not keep it (finalizer = false)";
         return Err(Error::invalid_request("policies.infra_retry", why));
     }
-    let mut pod = submit.manifest.clone();
+    let Workload::Pod(manifest) = &submit.workload else {
+        let why = format!("the target {} runs pods; a job needs a target with a job queue", settings.target);
+        return Err(Error::invalid_request("workload.batch", why));
+    };
+    let mut pod = manifest.clone();
     fixed(&mut pod, "apiVersion", "v1")?;
     fixed(&mut pod, "kind", "Pod")?;
     if pod.remove("status").is_some_and(|status| !status.is_null()) {
@@ -82,7 +81,7 @@ pub(super) fn build(
     annotate(DIGEST, digest.to_owned());
     annotate(POLICIES, to_json(policies)?);
     annotate(LABELS, to_json(&submit.labels)?);
-    annotate(MANIFEST, packed(&submit.manifest)?);
+    annotate(MANIFEST, packing::pack(&submit.workload)?);
     if let Some(name) = wished_name {
         annotate(WISHED_NAME, name);
     }
@@ -115,7 +114,7 @@ pub(super) fn build_next(
     let submit = Submit {
         id: view.id,
         submit_before: view.submit_before,
-        manifest: unpacked(manifest).ok_or("the first attempt's manifest is damaged")?,
+        workload: packing::unpack(manifest).ok_or("the first attempt's manifest is damaged")?,
         labels: view.labels,
         policies: PolicyRequest::default(),
         group: None,
@@ -142,23 +141,6 @@ pub(super) fn build_next(
 /// Labels and annotations that a later attempt does not take from the first.
 const OF_ONE_ATTEMPT: [&str; 9] =
     [ATTEMPT_LABEL, MANIFEST, CANCEL, STOP, REFUSED, DECIDED, RELEASED, CLAIMS, SUPERSEDED];
-
-/// More than any manifest has: what is longer was made to hurt.
-const UNPACKED_LIMIT: u64 = 8 << 20;
-
-/// The manifest as it was packed by `build`.
-fn unpacked(packed: &str) -> Option<Map<String, Value>> {
-    let bytes = BASE64_STANDARD.decode(packed).ok()?;
-    let manifest = std::io::Read::take(flate2::read::GzDecoder::new(bytes.as_slice()), UNPACKED_LIMIT);
-    serde_json::from_reader(manifest).ok()
-}
-
-fn packed(manifest: &Map<String, Value>) -> Result<String, Error> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    let bytes = to_json(manifest)?;
-    let packed = gzip.write_all(bytes.as_bytes()).and_then(|()| gzip.finish());
-    packed.map(|bytes| BASE64_STANDARD.encode(bytes)).map_err(|error| Error::bug(format!("cannot pack: {error}")))
-}
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|error| Error::bug(format!("cannot write JSON: {error}")))

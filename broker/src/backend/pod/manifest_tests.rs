@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::execution::{PolicyDefaults, PolicyRequest, SubmitMode, spec_digest};
+use crate::execution::{PolicyDefaults, PolicyRequest, SubmitMode, Workload, spec_digest};
 
 fn settings() -> PodSettings {
     PodSettings {
@@ -28,14 +28,14 @@ fn built(manifest: Value, policies: &PolicyRequest) -> Result<Value, Error> {
     let submit = Submit {
         id: address.id.clone(),
         submit_before: "2026-11-21T08:00:00Z".parse().unwrap(),
-        manifest,
+        workload: Workload::Pod(manifest),
         labels: BTreeMap::from([("dag".to_owned(), "etl".to_owned())]),
         policies: policies.clone(),
         group: None,
         mode: SubmitMode::Create,
         subject: "airflow".to_owned(),
     };
-    let digest = spec_digest(&submit.manifest, &submit.labels, policies, None);
+    let digest = spec_digest(&submit.workload, &submit.labels, policies, None);
     build(&settings, &address, 1, &submit, &policies.resolve(&settings.defaults)?, &digest)
 }
 
@@ -86,7 +86,8 @@ fn what_the_caller_sent_stays_as_it_is_also_what_we_do_not_know() {
     assert_eq!(pod["metadata"]["annotations"]["b"], "c");
     assert_eq!(pod["metadata"]["finalizers"], json!(["x/y", "podbroker.io/outcome"]));
     let packed = pod["metadata"]["annotations"]["podbroker.io/manifest"].as_str().unwrap();
-    assert_eq!(Value::Object(unpacked(packed).unwrap()), manifest);
+    let Some(Workload::Pod(unpacked)) = packing::unpack(packed) else { panic!("a pod") };
+    assert_eq!(Value::Object(unpacked), manifest);
 }
 
 #[test]
@@ -144,7 +145,8 @@ fn a_manifest_that_does_not_fit_beside_its_copy_is_refused() {
     let mut noise = String::new();
     for seed in 0..6000 {
         let (seed, policies) = (json!({ "n": seed }), PolicyRequest::default());
-        noise += &spec_digest(seed.as_object().unwrap(), &BTreeMap::new(), &policies, None);
+        let seed = Workload::Pod(seed.as_object().unwrap().clone());
+        noise += &spec_digest(&seed, &BTreeMap::new(), &policies, None);
     }
     manifest["spec"]["containers"][0]["args"] = json!([noise]);
     assert_eq!(field_of(&built(manifest, &PolicyRequest::default()).unwrap_err()), "metadata.annotations");
@@ -255,7 +257,7 @@ fn another_attempt_needs_the_finalizer() {
     let submit = Submit {
         id: "x".parse().unwrap(),
         submit_before: "2026-11-21T08:00:00Z".parse().unwrap(),
-        manifest,
+        workload: Workload::Pod(manifest),
         labels: BTreeMap::new(),
         policies: PolicyRequest::default(),
         group: None,

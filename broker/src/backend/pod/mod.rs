@@ -29,6 +29,7 @@ mod names;
 mod node;
 mod notices;
 mod orphans;
+mod packing;
 mod place;
 mod reconcile;
 mod refusal;

@@ -29,7 +29,7 @@ impl PodBackend {
     pub(super) async fn submit_pod(&self, tenant: &Tenant, request: Submit) -> Result<Submitted, Error> {
         let address = self.address(tenant, &request.id);
         let group = request.group.as_ref();
-        let digest = spec_digest(&request.manifest, &request.labels, &request.policies, group.map(|group| &group.id));
+        let digest = spec_digest(&request.workload, &request.labels, &request.policies, group.map(|group| &group.id));
         let name = address.pod_name(1);
         if request.mode != SubmitMode::ValidateOnly
             && let Some(attempts) = self.hub.get(&address.hash())
