@@ -1,6 +1,8 @@
 //! The words between the engine, which knows executions, and what runs a target's jobs, which knows AWS Batch: plain values and one
 //! trait. The engine asks nobody else about jobs, and who runs them knows nothing of objects in the cluster.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -35,7 +37,7 @@ pub struct Job {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// The full key of the attempt it was made for, from its tags; empty if somebody took it away.
+    /// The key that it was made with, from its tags; empty if somebody took it away.
     pub key: String,
     /// Where it stands.
     pub state: JobState,
@@ -88,9 +90,10 @@ pub struct JobContainer {
 /// What a job is made from.
 #[derive(Debug, Clone)]
 pub struct Work<'a> {
-    /// The job's name: unique to the attempt of the execution, the same whoever asks.
+    /// The job's name: that of the record, a DNS label. The same whoever asks, and taken anew by a later execution of that id.
     pub name: &'a str,
-    /// The attempt in full, for a tag: names may be shortened.
+    /// For a tag: the name and the record's uid, so that jobs of an earlier record of that name are told apart. At most 100
+    /// characters of a-z, 0-9, `-` and `/`. In a plan, where there is no record yet, the uid is a placeholder.
     pub key: &'a str,
     /// What to run.
     pub workload: &'a Workload,
@@ -119,6 +122,35 @@ pub enum Submission {
     NotMade(Error),
     /// Nobody knows.
     Unknown(Error),
+}
+
+/// What happens to jobs, as numbers since the start; one for all targets.
+#[derive(Debug, Default)]
+pub struct JobCounters {
+    duplicates: AtomicU64,
+    unsettled: AtomicU64,
+}
+
+impl JobCounters {
+    /// Jobs were found that should not be, and were ended.
+    pub fn add_duplicates(&self, count: u64) {
+        self.duplicates.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A submit was not answered.
+    pub fn add_unsettled(&self) {
+        self.unsettled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Jobs that should not have been.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates.load(Ordering::Relaxed)
+    }
+
+    /// Submits of which nobody knew whether a job was made.
+    pub fn unsettled(&self) -> u64 {
+        self.unsettled.load(Ordering::Relaxed)
+    }
 }
 
 /// Runs the jobs of a target.
