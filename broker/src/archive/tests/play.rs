@@ -66,6 +66,7 @@ pub(super) fn attempt(state: State) -> Attempt {
         pod_namespace: "pods".to_owned(),
         pod_uid: "uid".to_owned(),
         node_name: "node".to_owned(),
+        job_id: String::new(),
     }
 }
 

@@ -13,6 +13,7 @@ fn settings() -> PodSettings {
         defaults: PolicyDefaults::default(),
         result_image: "busybox:1".to_owned(),
         finalizer: Finalizer::Keep,
+        records: None,
     }
 }
 
@@ -213,7 +214,7 @@ fn a_later_attempt_is_made_from_the_manifest_as_it_was_sent_and_not_from_the_liv
     for (key, value) in [("cancel", "{}"), ("stop", "{}"), ("released-at", "x"), ("of-the-execution", "kept")] {
         live["metadata"]["annotations"][format!("podbroker.io/{key}")] = json!(value);
     }
-    let first: Pod = serde_json::from_value(live.clone()).unwrap();
+    let first: Carrier = serde_json::from_value(live.clone()).unwrap();
     let address = describe_address(&first);
 
     let next = build_next(&settings(), &address, (2, "x-2"), &first).unwrap();
@@ -242,7 +243,7 @@ fn a_later_attempt_is_made_from_the_manifest_as_it_was_sent_and_not_from_the_liv
     }
 }
 
-fn describe_address(pod: &Pod) -> Address {
+fn describe_address(pod: &Carrier) -> Address {
     super::super::describe::address(&settings(), &View::of(pod).unwrap())
 }
 
@@ -252,7 +253,7 @@ fn another_attempt_needs_the_finalizer() {
         PolicyRequest { infra_retry: Some(crate::execution::InfraRetryRequest::default()), ..PolicyRequest::default() };
     let policies = policies.resolve(&PolicyDefaults::default()).unwrap();
     let off = PodSettings { finalizer: Finalizer::Off, ..settings() };
-    let first: Pod = serde_json::from_value(built(simple(), &PolicyRequest::default()).unwrap()).unwrap();
+    let first: Carrier = serde_json::from_value(built(simple(), &PolicyRequest::default()).unwrap()).unwrap();
     let Value::Object(manifest) = simple() else { panic!("a manifest is an object") };
     let submit = Submit {
         id: "x".parse().unwrap(),
