@@ -172,7 +172,7 @@ impl PodBackend {
     /// Returns how long there is nothing more to do.
     async fn turn(&self, memory: &mut Memory) -> Duration {
         if let Some(runner) = &self.runner {
-            runner.end_abandoned().await;
+            runner.end_abandoned();
         }
         for hash in self.hub.take_changed() {
             self.plan(memory, &hash);
@@ -231,8 +231,12 @@ impl PodBackend {
             self.hub.orphans.forget(hash);
             return;
         };
-        let Some((at, _)) = self.due(memory, hash, &attempts) else { return memory.schedule.clear(hash) };
-        let jitter = SignedDuration::from_millis(rand::random_range(0..JITTER_MILLIS));
+        let Some((at, act)) = self.due(memory, hash, &attempts) else { return memory.schedule.clear(hash) };
+        // Where somebody waits for it, the end of a job is written down at once.
+        let is_waited_for =
+            matches!(act, Act::Record(_, Step::Conclude)) && self.hub.is_followed(hash) == Followed::Here;
+        let jitter = if is_waited_for { 0 } else { rand::random_range(0..JITTER_MILLIS) };
+        let jitter = SignedDuration::from_millis(jitter);
         let not_before = memory.failed.get(hash).map_or(Timestamp::MIN, |(moment, _)| *moment);
         memory.schedule.set(hash, add(at, jitter).max(not_before));
     }
@@ -288,10 +292,12 @@ impl PodBackend {
                 self.end_the_rest(latest, serde_json::json!({})).await.map(drop)
             }
             Act::Next(number) => self.make_attempt(attempts, *number).await,
-            Act::Record(number, step) => match &self.runner {
-                Some(runner) => runner.act(attempts, *number, *step).await,
-                None => Ok(()),
-            },
+            Act::Record(number, step) => {
+                if let Some(runner) = &self.runner {
+                    runner.act_soon(attempts, *number, *step);
+                }
+                Ok(())
+            }
             Act::Delete | Act::LetGo => {
                 // The first attempt goes first: without it no other one is made, whatever is left of the rest. The latest one,
                 // which has the outcome, goes last.

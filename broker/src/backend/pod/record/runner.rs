@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use jiff::{SignedDuration, Timestamp};
@@ -32,6 +33,9 @@ use crate::execution::{CancelIntent, FailureClass, Policies, Workload};
 
 /// The end of a job is asked for again after this, until it has ended.
 const END_AGAIN: SignedDuration = SignedDuration::from_secs(15);
+
+/// What could not be done is left alone for so long.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// A record's uid before it has one: a plan is about the shape only.
 const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
@@ -135,13 +139,21 @@ impl Runner {
         due.min_by_key(|(at, ..)| *at)
     }
 
-    /// Does it.
-    pub(in crate::backend::pod) async fn act(
-        self: &Arc<Self>,
-        attempts: &Attempts,
-        number: u32,
-        step: Step,
-    ) -> Result<(), Error> {
+    /// Does it, beside everything else: AWS may be slow, and one record must not keep the others. What fails is due again.
+    pub(in crate::backend::pod) fn act_soon(self: &Arc<Self>, attempts: &Attempts, number: u32, step: Step) {
+        let Some(hand) = attempts.number(number).and_then(|view| self.take_in_hand(view)) else { return };
+        let (runner, attempts) = (Arc::clone(self), attempts.clone());
+        self.spawn(async move {
+            if let Err(error) = runner.act(&attempts, number, step).await {
+                let (execution, error) = (&attempts.oldest().id, &error as &dyn std::error::Error);
+                warn!(%execution, ?step, error, "what is due for a job could not be done");
+                tokio::time::sleep(PAUSE).await;
+            }
+            drop(hand);
+        });
+    }
+
+    async fn act(&self, attempts: &Attempts, number: u32, step: Step) -> Result<(), Error> {
         let Some(view) = attempts.number(number) else { return Ok(()) };
         let Some(record) = view.record() else { return Ok(()) };
         let renounced = |class, reason: String| CancelIntent {
@@ -197,13 +209,15 @@ impl Runner {
     }
 
     /// Ends the jobs of records that went.
-    pub(in crate::backend::pod) async fn end_abandoned(&self) {
-        let abandoned = self.hub.take_abandoned();
-        for id in abandoned {
-            warn!(job = id, "the record of a job was deleted; ending the job");
-            if let Err(error) = self.jobs.end(&id, "podbroker: the record of this job was deleted").await {
-                warn!(job = id, error = &error as &dyn std::error::Error, "a job without a record runs on");
-            }
+    pub(in crate::backend::pod) fn end_abandoned(self: &Arc<Self>) {
+        for id in self.hub.take_abandoned() {
+            let runner = Arc::clone(self);
+            self.spawn(async move {
+                warn!(job = id, "the record of a job was deleted; ending the job");
+                if let Err(error) = runner.jobs.end(&id, "podbroker: the record of this job was deleted").await {
+                    warn!(job = id, error = &error as &dyn std::error::Error, "a job without a record runs on");
+                }
+            });
         }
     }
 
@@ -246,10 +260,15 @@ impl Runner {
 
     /// The record as the cluster has it; `None` if it is gone.
     pub(super) async fn read(&self, view: &View) -> Result<Option<Arc<View>>, Error> {
+        Ok(self.fetch(view).await?.map(|(view, _)| view))
+    }
+
+    /// The same, with the whole object.
+    pub(super) async fn fetch(&self, view: &View) -> Result<Option<(Arc<View>, Carrier)>, Error> {
         match self.api.get::<Carrier>(&view.pod_name).await {
             Ok(record) if record.metadata.uid.as_deref() == Some(view.uid.as_str()) => {
                 let attempts = self.hub.learn(&record).map_err(Error::bug)?;
-                Ok(latest_of(&attempts, &view.uid))
+                Ok(latest_of(&attempts, &view.uid).map(|view| (view, record)))
             }
             Ok(_) => Ok(None),
             Err(error) if error.code() == Some(404) => Ok(None),

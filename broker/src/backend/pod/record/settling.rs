@@ -5,7 +5,6 @@
 //! is known and one at its end. The oldest job stays, since everybody finds the same one.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,9 +22,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 impl Runner {
     /// Finds out what became of a submit, and goes on from there.
-    pub(super) async fn settle(self: &Arc<Self>, view: &Arc<View>) -> Result<(), Error> {
+    pub(super) async fn settle(&self, view: &View) -> Result<(), Error> {
         let Some(record) = view.record() else { return Ok(()) };
-        let Some(hand) = self.take_in_hand(view) else { return Ok(()) };
         let now = self.api.clock().now();
         let submitting = Submitting { by: self.replica.clone(), at: now, number: record.submitting.number + 1 };
         let others = record.doubt.as_ref().map(|doubt| doubt.others.clone()).unwrap_or_default();
@@ -41,7 +39,7 @@ impl Runner {
         }
         match self.hindrance(&view, self.api.clock().now()) {
             Some((class, message)) => self.close(&view, class, message).await,
-            None => self.submit_soon(hand, view),
+            None => self.submit(view).await,
         }
         Ok(())
     }

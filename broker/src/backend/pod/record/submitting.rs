@@ -15,7 +15,7 @@ use super::super::carrier::Carrier;
 use super::super::manifest;
 use super::super::names::{JOB, SUBMITTING};
 use super::super::view::View;
-use super::runner::{InHand, Runner, key, latest_of, lock, text};
+use super::runner::{Runner, key, latest_of, lock, text};
 use super::verdict::{intended, without_job};
 use super::{Made, Submitting};
 use crate::backend::job::{Submission, Work};
@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What is to be done after a look at the record.
 enum Turn {
     /// Ask for the job.
-    Ask(Arc<View>),
+    Ask(Arc<View>, Box<Workload>),
     /// Nothing: somebody else has it, or it is settled.
     Done,
 }
@@ -46,32 +46,32 @@ impl Runner {
             && lock(&self.begun).insert(view.uid.clone())
             && let Some(hand) = self.take_in_hand(view)
         {
-            self.submit_soon(hand, Arc::clone(view));
+            let (runner, view) = (Arc::clone(self), Arc::clone(view));
+            self.spawn(async move {
+                runner.submit(Arc::clone(&view)).await;
+                let known = runner.hub.get(&runner.hash(&view)).and_then(|attempts| latest_of(&attempts, &view.uid));
+                let is_open =
+                    |view: Arc<View>| view.record().is_some_and(|it| it.made.is_none() && it.written.is_none());
+                if !known.is_some_and(is_open) {
+                    lock(&runner.begun).remove(&view.uid);
+                }
+                drop(hand);
+            });
         }
     }
 
     /// Asks for the job of a record in hand.
-    pub(super) fn submit_soon(self: &Arc<Self>, hand: InHand, view: Arc<View>) {
-        let runner = Arc::clone(self);
-        self.spawn(async move {
-            runner.submit(Arc::clone(&view)).await;
-            let known = runner.hub.get(&runner.hash(&view)).and_then(|attempts| latest_of(&attempts, &view.uid));
-            let is_open = |view: Arc<View>| view.record().is_some_and(|it| it.made.is_none() && it.written.is_none());
-            if !known.is_some_and(is_open) {
-                lock(&runner.begun).remove(&view.uid);
-            }
-            drop(hand);
-        });
-    }
-
     pub(super) async fn submit(&self, view: Arc<View>) {
         let (mut view, mut pause) = (view, FIRST_PAUSE);
         loop {
+            let began = Instant::now();
             let trouble = match self.turn(&view).await {
                 Ok(Turn::Done) => return,
-                Ok(Turn::Ask(fresh)) => {
+                // It took so long that another replica may have begun to look.
+                Ok(Turn::Ask(..)) if began.elapsed() > self.records.settle / 3 => continue,
+                Ok(Turn::Ask(fresh, workload)) => {
                     view = fresh;
-                    match self.ask(&view).await {
+                    match self.ask(&view, &workload).await {
                         Ok(Submission::Made { id }) => return self.keep(&view, id).await,
                         Ok(Submission::Refused { class, message }) => {
                             info!(execution = %view.id, message, "the job was refused");
@@ -93,10 +93,9 @@ impl Runner {
         }
     }
 
-    /// Looks at the record before anything is sent.
+    /// Reads the record before anything is sent: what the watch has told may be older than a cancel.
     async fn turn(&self, view: &Arc<View>) -> Result<Turn, Error> {
-        let known = self.hub.get(&self.hash(view)).and_then(|attempts| latest_of(&attempts, &view.uid));
-        let Some(view) = known else { return Ok(Turn::Done) };
+        let Some((view, object)) = self.fetch(view).await? else { return Ok(Turn::Done) };
         let Some(record) = view.record() else { return Ok(Turn::Done) };
         if record.made.is_some() || record.written.is_some() || record.submitting.by != self.replica {
             return Ok(Turn::Done);
@@ -108,11 +107,16 @@ impl Runner {
         }
         let age = Duration::try_from(now.duration_since(record.submitting.at)).unwrap_or_default();
         if age < self.records.settle / 3 {
-            return Ok(Turn::Ask(view));
+            let workload = self.workload(&view, &object).await?;
+            return Ok(Turn::Ask(view, Box::new(workload)));
         }
         let submitting = Submitting { by: self.replica.clone(), at: now, number: record.submitting.number + 1 };
         match self.write(&view, &[(SUBMITTING, text(&submitting)?)]).await? {
-            Some(attempts) => Ok(latest_of(&attempts, &view.uid).map_or(Turn::Done, Turn::Ask)),
+            Some(attempts) => {
+                let workload = self.workload(&view, &object).await?;
+                let view = latest_of(&attempts, &view.uid);
+                Ok(view.map_or(Turn::Done, |view| Turn::Ask(view, Box::new(workload))))
+            }
             // Somebody has written something else. Whether it is still ours stands in the record.
             None => Err(Error::NotInStep { target: self.settings.target.to_string() }),
         }
@@ -133,16 +137,10 @@ impl Runner {
         })
     }
 
-    async fn ask(&self, view: &View) -> Result<Submission, Error> {
-        let sent = Instant::now();
+    async fn ask(&self, view: &View, workload: &Workload) -> Result<Submission, Error> {
         let number = view.record().map_or(1, |record| record.submitting.number);
-        let workload = self.workload(view).await?;
         let (key, labels) = (key(&view.pod_name, &view.uid), self.labels(view, view.attempt));
-        let work =
-            Work { name: &view.pod_name, key: &key, workload: &workload, policies: &view.policies, labels: &labels };
-        if sent.elapsed() > self.records.settle / 3 {
-            return Err(Error::NotInStep { target: self.settings.target.to_string() });
-        }
+        let work = Work { name: &view.pod_name, key: &key, workload, policies: &view.policies, labels: &labels };
         info!(execution = %view.id, job = view.pod_name, number, "submitting");
         // Nobody looks for it before it must have arrived.
         match tokio::time::timeout(self.records.settle / 3, self.jobs.submit(&work)).await {
@@ -152,7 +150,10 @@ impl Runner {
     }
 
     /// What is to be run: the first record of the execution has it.
-    async fn workload(&self, view: &View) -> Result<Workload, Error> {
+    async fn workload(&self, view: &View, object: &Carrier) -> Result<Workload, Error> {
+        if let Ok(workload) = manifest::workload(object) {
+            return Ok(workload);
+        }
         let oldest = self.hub.get(&self.hash(view)).map(|attempts| attempts.oldest().pod_name.clone());
         let name = oldest.unwrap_or_else(|| view.pod_name.clone());
         let record: Carrier = self.api.get(&name).await.map_err(|error| self.error("read a record", error))?;

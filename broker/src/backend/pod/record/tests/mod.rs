@@ -325,17 +325,15 @@ impl Replica {
     /// Does what is due now, by what was heard before. Returns what that was.
     pub(super) async fn turn(&self) -> Vec<super::Step> {
         let mut done = Vec::new();
-        self.runner.end_abandoned().await;
+        self.runner.end_abandoned();
+        self.rest().await;
         while let Some((at, number, step)) = self.attempts().and_then(|attempts| self.runner.due(&attempts)) {
             if at > self.hub.clock.now() || done.len() > 10 {
                 break;
             }
             done.push(step);
-            let acted = self.runner.act(&self.attempts().unwrap(), number, step).await;
+            self.runner.act_soon(&self.attempts().unwrap(), number, step);
             self.rest().await;
-            if acted.is_err() {
-                break;
-            }
         }
         done
     }
