@@ -1,4 +1,4 @@
-//! The object that carries an attempt: on most targets the pod itself, on one that runs jobs a ConfigMap, the record.
+//! The object that carries an attempt: on most targets the pod itself, on one that runs jobs a `ConfigMap`, the record.
 //!
 //! Both have the same names, labels, annotations and finalizer, so that everything that is said by those is the same for both.
 

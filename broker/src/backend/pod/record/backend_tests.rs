@@ -30,7 +30,7 @@ async fn until(mut is_so: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(600), wait).await.expect("it comes to that");
+    tokio::time::timeout(Duration::from_mins(10), wait).await.expect("it comes to that");
 }
 
 fn lines(events: &[Event]) -> Vec<String> {
@@ -54,17 +54,20 @@ async fn a_job_is_submitted_watched_to_its_end_and_released() {
     assert_eq!((again.origin, again.claim, world.batch.submits()), (Origin::Found, submitted.claim.clone(), 1));
 
     let events = backend.watch(&tenant, &id, &[], EVERYTHING).await.unwrap();
-    let events = tokio::spawn(events.map(Result::unwrap).collect::<Vec<_>>());
-    backend.hub.apply_part(&carrier(&pod("p", "job-1", 1, 7, runs())));
-    until(async || {
-        backend.list(&tenant, &Filter { limit: 1, ..Filter::default() }).await.unwrap()[0].state == State::Running
-    })
-    .await;
-    assert_eq!(backend.get(&tenant, &id, Depth::Basic).await.unwrap().attempts[0].pod_name, "p");
-    backend.hub.apply_part(&carrier(&pod("p", "job-1", 1, 8, ends(0, "Completed"))));
-    let done = Job { attempts: vec![attempt("p", Some(0), "")], ..job("job-1", JobState::Succeeded) };
-    backend.hub.describe_job(done);
-    let events = events.await.unwrap();
+    let acting = async {
+        backend.hub.apply_part(&carrier(&pod("p", "job-1", 1, 7, runs())));
+        until(async || {
+            let listed = backend.list(&tenant, &Filter { limit: 1, ..Filter::default() }).await.unwrap();
+            listed[0].state == State::Running
+        })
+        .await;
+        assert_eq!(backend.get(&tenant, &id, Depth::Basic).await.unwrap().attempts[0].pod_name, "p");
+        backend.hub.apply_part(&carrier(&pod("p", "job-1", 1, 8, ends(0, "Completed"))));
+        backend
+            .hub
+            .describe_job(Job { attempts: vec![attempt("p", Some(0), "")], ..job("job-1", JobState::Succeeded) });
+    };
+    let (events, ()) = futures::join!(events.map(Result::unwrap).collect::<Vec<_>>(), acting);
 
     assert_eq!(lines(&events), ["hello", "world"]);
     assert!(!events.iter().any(|event| matches!(event.kind, EventKind::LogGap(_))));

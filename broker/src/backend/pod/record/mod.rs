@@ -1,6 +1,6 @@
 //! Attempts that are jobs: what a target that runs them has beyond one that runs pods.
 //!
-//! A *record*, a ConfigMap, stands where the pod of a pod target would: same name, labels, annotations and finalizer. So whatever
+//! A *record*, a `ConfigMap`, stands where the pod of a pod target would: same name, labels, annotations and finalizer. So whatever
 //! is decided by those, from the 409 that arbitrates between two replicas to the release, is decided as it is for pods. What a
 //! pod's spec and status would say comes from two other places: the job, as `Jobs` describes it, and the pods that are made for
 //! it, the *parts*, which the hub watches by our labels.

@@ -145,8 +145,8 @@ impl Runner {
         let (runner, attempts) = (Arc::clone(self), attempts.clone());
         self.spawn(async move {
             if let Err(error) = runner.act(&attempts, number, step).await {
-                let (execution, error) = (&attempts.oldest().id, &error as &dyn std::error::Error);
-                warn!(%execution, ?step, error, "what is due for a job could not be done");
+                let execution = &attempts.oldest().id;
+                warn!(%execution, ?step, error = &error as &dyn std::error::Error, "what is due for a job could not be done");
                 tokio::time::sleep(PAUSE).await;
             }
             drop(hand);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::super::deletion::Deletion;
 use super::super::status::{self, container_outcome, is_out_of_memory, with_container};
-use super::super::view::{Presence, View};
+use super::super::view::{ContainerView, Presence, Termination, View};
 use super::merge::of_job;
 use super::part::Part;
 use super::{Earlier, PodName, Record, Turn, Written};
@@ -212,8 +212,8 @@ fn with_words(view: &View, class: FailureClass, words: &str) -> String {
     }
 }
 
-fn any(view: &View, is_it: impl Fn(&super::super::view::Termination) -> bool) -> bool {
-    view.containers.iter().filter_map(|container| container.termination()).any(is_it)
+fn any(view: &View, is_it: impl Fn(&Termination) -> bool) -> bool {
+    view.containers.iter().filter_map(ContainerView::termination).any(is_it)
 }
 
 fn finished(

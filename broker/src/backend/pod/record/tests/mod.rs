@@ -360,6 +360,7 @@ pub(super) fn intent() -> Value {
 }
 
 /// A pod of the only record's job, as AWS Batch makes it.
+#[expect(clippy::needless_pass_by_value, reason = "literals read better without a reference")]
 pub(super) fn pod(name: &str, job: &str, turn: u32, version: u64, status: Value) -> Value {
     json!({
         "metadata": {
