@@ -217,7 +217,7 @@ fn start(
     info!(target = %target.name, ?kind, namespace, endpoint, "a target");
     let place = target.place(namespace);
     let keeper = archive.map(|archive| Arc::clone(archive) as Arc<dyn Keeper>);
-    let pods = PodBackend::start(settings, connection, spool, keeper, tasks, stop);
+    let pods = PodBackend::start(settings, connection, spool, keeper, None, tasks, stop);
     let backend: Arc<dyn Backend> = match archive {
         None => pods,
         Some(archive) => {
@@ -236,5 +236,6 @@ fn settings(config: &Config, target: &Target, connection: &Connection) -> PodSet
         defaults: PolicyDefaults { shortest_orphan: config.limits.shortest_orphan, ..target.defaults() },
         result_image: target.result_image.clone(),
         finalizer: if target.finalizer { Finalizer::Keep } else { Finalizer::Off },
+        records: None,
     }
 }

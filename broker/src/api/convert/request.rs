@@ -18,7 +18,7 @@ use crate::auth::Caller;
 use crate::backend::{Cancel, Filter, View};
 use crate::error::Error;
 use crate::execution::{
-    ExecutionId, ExecutionName, Follow, Group, InfraRetryRequest, LogMode, PolicyRequest, Submit, SubmitMode,
+    self, ExecutionId, ExecutionName, Follow, Group, InfraRetryRequest, LogMode, PolicyRequest, Submit, SubmitMode,
     WatchOptions,
 };
 use crate::target::{Place, Selector};
@@ -72,10 +72,11 @@ pub(in crate::api) fn submit(
         None => None,
     };
     let pod = pod.ok_or_else(|| Error::invalid_request("workload", "a pod's manifest is needed"))?;
+    let manifest = manifest(pod, limits.max_manifest_bytes)?;
     Ok(Submit {
         id: request.execution_id.parse().map_err(|error| Error::invalid_id("execution_id", &error))?,
         submit_before: submit_before(request.submit_before, now)?,
-        manifest: manifest(pod, limits.max_manifest_bytes)?,
+        workload: execution::Workload::Pod(manifest),
         labels: labels(request.labels)?,
         policies: policies(request.policies.unwrap_or_default())?,
         group: request.group.as_ref().map(group).transpose()?,

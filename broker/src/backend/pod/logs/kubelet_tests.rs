@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::play::{Act, Habit, run};
+use super::super::view::{Nature, Presence};
+use super::kubelet::{BASE, Kubelet, S};
+use super::play::{Act, Habit, Heard, hear, run, runtime, view};
 use super::*;
 use crate::execution::GapReason;
 
@@ -125,6 +127,46 @@ fn a_log_that_goes_with_its_container_while_nobody_reads_is_marked() {
     let (_, heard, _) = run(&acts, &[late], SpoolLimits::default(), 1000);
     assert_eq!(heard[0].gaps.len(), 1);
     assert_eq!(heard[0].gaps[0].reason, GapReason::PodDeleted);
+}
+
+/// What is heard of a container that has written everything before it is followed, and whose pod goes with its end.
+fn short_life(lines: i64, padding: usize, nature: &Nature) -> Heard {
+    runtime().block_on(async {
+        let kubelet = Kubelet::new(1000);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let spool = Spool::new(SpoolLimits::default(), tasks.clone());
+        let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), spool, &tasks, &stop);
+        let of = |ended, presence| View { nature: nature.clone(), presence, ..View::clone(&view(ended)) };
+        let (sender, receiver) = watch::channel(Arc::new(of(None, Presence::Present)));
+        kubelet.change(|state| {
+            let padding = ".".repeat(padding);
+            state.files[0].extend((0..lines).map(|number| (BASE - S + number, format!("{number}{padding}"))));
+        });
+        let ending = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            kubelet.change(|state| (state.ended, state.is_deleted) = (true, true));
+            let finished = Some(BASE + kubelet.elapsed());
+            for presence in [Presence::Present, Presence::Gone] {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                sender.send_replace(Arc::new(of(finished, presence)));
+            }
+        };
+        futures::future::join(hear(logs, receiver, Habit::default()), ending).await.0
+    })
+}
+
+#[test]
+fn of_a_job_that_ends_at_once_nothing_is_missing_that_the_follow_has_brought() {
+    for lines in [0, 1, 300] {
+        let heard = short_life(lines, 10, &Nature::Part);
+        assert_eq!(heard.items.len(), usize::try_from(lines).unwrap(), "{heard:?}");
+        assert!(heard.gaps.is_empty(), "{heard:?}");
+    }
+    // So much may have been rotated, and of other pods the log is still there to be looked at.
+    for heard in [short_life(300, 100, &Nature::Part), short_life(1, 10, &Nature::Pod)] {
+        assert_eq!(heard.gaps.len(), 1, "{heard:?}");
+        assert_eq!(heard.gaps[0].reason, GapReason::PodDeleted);
+    }
 }
 
 #[test]

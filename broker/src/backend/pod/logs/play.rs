@@ -1,11 +1,11 @@
 //! Plays what happens to a container, a kubelet and a network to watchers.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::super::carrier::Carrier;
 use super::kubelet::{BASE, Kubelet, S};
 use super::*;
 use crate::execution::{ContainerRole, Gap, LogLine, PolicyDefaults, PolicyRequest};
@@ -66,7 +66,7 @@ fn view(stands: Stands, restarts: u32, last: Option<i64>) -> Arc<View> {
         Stands::Ended(nanos) => ended(nanos),
     };
     let last = last.map_or(json!({}), ended);
-    let pod: Pod = serde_json::from_value(json!({
+    let pod: Carrier = serde_json::from_value(json!({
         "metadata": {
             "name": "x-1", "namespace": "n", "uid": "u", "resourceVersion": "7",
             "labels": { "podbroker.io/tenant": "default", "podbroker.io/attempt": "1" },

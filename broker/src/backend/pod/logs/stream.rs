@@ -189,7 +189,7 @@ async fn file_has(
     position: Position,
 ) -> Result<bool, BrokeOff> {
     let whole = LogRequest {
-        container: &status.instance.container,
+        container: status.container(),
         follow: false,
         previous: kept == Kept::Previous,
         since: None,

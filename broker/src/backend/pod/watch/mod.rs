@@ -38,6 +38,9 @@ use crate::execution::{
 /// A value or the words for why there is none.
 type ResultValue = Result<bytes::Bytes, NoResult>;
 
+/// The key of the notice that not all containers are followed; there is only one.
+const TOO_MANY: u32 = 1;
+
 /// Follows an execution from a cursor on.
 pub(super) fn watch(
     hub: Arc<Hub>,
@@ -168,6 +171,11 @@ impl Watcher {
                 events.extend(self.miss_instances(view));
                 self.begin_reading(view);
             }
+        }
+        if self.has_most() && self.cursor.add_notice(TOO_MANY) {
+            let message = "the lines of the first 2000 containers are followed, and not those of the others".to_owned();
+            let notice = Notice { code: "LOGS_LIMITED", message, severity: Severity::Warning };
+            events.push(self.event(EventKind::Notice(notice)));
         }
         self.begin_result(latest);
         events.extend(self.end_attempts(&attempts));

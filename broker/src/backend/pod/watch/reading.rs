@@ -11,10 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Happened, Watcher};
 use crate::backend::pod::place::{LogStart, Place, ReadMode};
+use crate::backend::pod::record::real_name;
 use crate::backend::pod::view::{ContainerState, ContainerView, View};
 use crate::execution::{
     Completeness, Event, EventKind, Follow, Gap, GapReason, Instance, InstancePosition, Position, StreamKey,
 };
+
+/// More than any pod has; half of what a cursor may name.
+const MOST_INSTANCES: usize = 2000;
 
 /// An instance that is being read.
 pub(super) struct Open {
@@ -29,15 +33,41 @@ pub(super) struct Open {
 impl Watcher {
     /// Starts to read each wanted instance that has run and was not begun yet.
     pub(super) fn begin_reading(&mut self, view: &Arc<View>) {
+        if let Some(record) = view.record() {
+            for part in &record.parts {
+                for container in &part.view.containers {
+                    let shown = part.shown(&container.name);
+                    // That it has run may be known from the job only.
+                    let known = view.container(&shown).filter(|known| known.restarts == container.restarts);
+                    let key =
+                        StreamKey { attempt: part.view.attempt, container: shown.clone(), restart: container.restarts };
+                    if self.wants_named(&shown, known.unwrap_or(container)) && self.has_room(&key) {
+                        self.begin_instance(&part.view, container, &shown, container.restarts);
+                    }
+                }
+            }
+            return;
+        }
         for container in &view.containers {
             if !self.wants(container) {
                 continue;
             }
             // The kubelet keeps the instance before the latest one too.
             for restart in container.restarts.saturating_sub(1)..=container.restarts {
-                self.begin_instance(view, container, restart);
+                self.begin_instance(view, container, &container.name, restart);
             }
         }
+    }
+
+    /// Whether one more instance can be followed. A cursor names all of them, and an array may have thousands.
+    fn has_room(&self, key: &StreamKey) -> bool {
+        let is_known = self.begun.contains(key) || self.cursor.streams.iter().any(|(known, _)| known == key);
+        is_known || !self.has_most()
+    }
+
+    /// So many instances are followed that there may be others which are not.
+    pub(super) fn has_most(&self) -> bool {
+        self.begun.len().max(self.cursor.streams.len()) >= MOST_INSTANCES
     }
 
     /// Says of instances that nobody read in time, and that the kubelet has no longer, that their lines are lost: once, at the
@@ -47,6 +77,9 @@ impl Watcher {
         // Who wants the latest lines, or what there is now, misses nothing.
         if self.options.follow == Follow::SoFar || self.options.tail_lines.is_some() || self.options.since.is_some() {
             return events;
+        }
+        if view.record().is_some() {
+            return self.miss_pods(view);
         }
         for container in &view.containers {
             let Some(restart) = container.restarts.checked_sub(2).filter(|_| self.wants(container)) else { continue };
@@ -67,19 +100,47 @@ impl Watcher {
         events
     }
 
+    /// Says of containers that have run in pods of which nobody knows any more that their lines are lost.
+    fn miss_pods(&mut self, view: &View) -> Vec<Event> {
+        let mut events = Vec::new();
+        let Some(record) = view.record() else { return events };
+        // Who has had them is told nothing; of one that has not ended a pod may yet be seen.
+        let ended = view.containers.iter().filter(|container| view.is_terminal() && container.has_run());
+        for container in ended.filter(|container| record.find(&container.name).is_none()) {
+            let key =
+                StreamKey { attempt: view.attempt, container: container.name.clone(), restart: container.restarts };
+            let is_read = self.cursor.stream(&key).position == Position::Complete;
+            if !self.wants(container) || is_read || !self.begun.insert(key.clone()) {
+                continue;
+            }
+            let (attempt, restart, role) = (view.attempt, container.restarts, container.role);
+            let instance = Instance { attempt, container: container.name.clone(), restart, role };
+            let message = "the job's pod was gone before its log was read to the end".to_owned();
+            events.extend(self.cut(&key, instance, GapReason::PodDeleted, message));
+        }
+        events
+    }
+
     pub(super) fn wants(&self, container: &ContainerView) -> bool {
-        let is_named = self.options.containers.is_empty() || self.options.containers.contains(&container.name);
+        self.wants_named(&container.name, container)
+    }
+
+    /// A caller that names a container of an array's children means that of each child, or that of one by its whole name.
+    fn wants_named(&self, shown: &str, container: &ContainerView) -> bool {
+        let wanted = &self.options.containers;
+        let is_named = wanted.is_empty() || wanted.iter().any(|name| name == shown || name == real_name(shown));
         is_named && !container.is_hidden() && container.has_run()
     }
 
-    pub(super) fn begin_instance(&mut self, view: &Arc<View>, container: &ContainerView, restart: u32) {
-        let key = StreamKey { attempt: view.attempt, container: container.name.clone(), restart };
+    /// `shown` is what the container is called to callers.
+    pub(super) fn begin_instance(&mut self, view: &Arc<View>, container: &ContainerView, shown: &str, restart: u32) {
+        let key = StreamKey { attempt: view.attempt, container: shown.to_owned(), restart };
         let position = self.cursor.stream(&key);
         if position.position == Position::Complete || self.is_stopped || !self.begun.insert(key.clone()) {
             return;
         }
         let role = container.role;
-        let instance = Instance { attempt: view.attempt, container: container.name.clone(), restart, role };
+        let instance = Instance { attempt: view.attempt, container: shown.to_owned(), restart, role };
         let with_cursor = position != InstancePosition::default();
         let start = LogStart {
             position,
