@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry as MetricRegistry;
 
-use super::ArchiveCounters;
+use super::{ArchiveCounters, BatchCounters};
 use crate::backend::Health;
 use crate::backend::pod::{Spool, SpoolUse};
 use crate::target::Registry;
@@ -86,6 +86,13 @@ impl Metrics {
     /// Counts what happens in an archive, too.
     #[must_use]
     pub fn with_archive(mut self, counters: &ArchiveCounters) -> Self {
+        counters.register(&mut self.registry);
+        self
+    }
+
+    /// Counts what is asked of AWS Batch, too.
+    #[must_use]
+    pub fn with_batch(mut self, counters: &BatchCounters) -> Self {
         counters.register(&mut self.registry);
         self
     }
