@@ -156,7 +156,7 @@ impl JobCounters {
 /// Runs the jobs of a target.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
-    /// What would be sent, as JSON. What cannot be expressed is INVALID_SPEC with every field. Asks nobody.
+    /// What would be sent, as JSON. What cannot be expressed is `INVALID_SPEC` with every field. Asks nobody.
     fn plan(&self, work: &Work<'_>) -> Result<Vec<u8>, Error>;
 
     /// Whether the definition and the queue would take it; for a validation, which makes nothing.

@@ -42,6 +42,13 @@ pub fn spec_digest(
     sha256_hex(text.as_bytes())
 }
 
+/// The digest of a JSON value, whatever the order of its keys, as 64 lower-case hex digits.
+pub fn json_digest(value: &Value) -> String {
+    let mut text = String::new();
+    canonical(&mut text, value);
+    sha256_hex(text.as_bytes())
+}
+
 /// SHA-256 as 64 lower-case hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {

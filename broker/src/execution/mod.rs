@@ -13,7 +13,7 @@ mod spec;
 mod state;
 
 pub use cursor::{Cursor, CursorError, InstancePosition, Position, StreamKey};
-pub use digest::{sha256_hex, spec_digest};
+pub use digest::{json_digest, sha256_hex, spec_digest};
 pub use event::{
     Completeness, Event, EventKind, Follow, Gap, GapReason, LogChunk, LogLine, LogMode, NoResult, Notice, Severity,
     WatchOptions,

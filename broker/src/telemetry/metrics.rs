@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry as MetricRegistry;
 
-use super::ArchiveCounters;
+use super::{ArchiveCounters, BatchCounters};
 use crate::backend::Health;
 use crate::backend::job::JobCounters;
 use crate::backend::pod::{Spool, SpoolUse};
@@ -95,6 +95,13 @@ impl Metrics {
     #[must_use]
     pub fn with_jobs(mut self, counters: Arc<JobCounters>) -> Self {
         self.registry.register_collector(Box::new(Jobs(counters)));
+        self
+    }
+
+    /// Counts what is asked of AWS Batch, too.
+    #[must_use]
+    pub fn with_batch(mut self, counters: &BatchCounters) -> Self {
+        counters.register(&mut self.registry);
         self
     }
 

@@ -973,10 +973,12 @@ pub struct Target {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Check {
     /// Stable and kebab-case: `caller`, `target`, then on EKS `workload-identity`, `role`, `cluster`, then `connect`, `identity`
-    /// (on EKS `token`), `permission`, `create`; last `archive`, where there is one, without which pods run all the same.
+    /// (on EKS `token`), `permission`, `create`; with AWS Batch `batch-identity`, `batch-queue`, `batch-compute-environment`,
+    /// `batch-definition`, `batch-jobs`; last `archive`, where there is one, without which pods run all the same.
     #[prost(string, tag = "1")]
     pub link: ::prost::alloc::string::String,
-    /// For a permission, `verb resource`, such as `create pods`; empty for the other links.
+    /// For a permission, `verb resource`, such as `create pods`; for what AWS Batch has by name, the name; empty for the other
+    /// links.
     #[prost(string, tag = "2")]
     pub subject: ::prost::alloc::string::String,
     #[prost(enumeration = "CheckStatus", tag = "3")]
