@@ -126,7 +126,13 @@ class Attempts:
         times = {"startedAt": rfc3339(job.entered), "finishedAt": rfc3339(time.time())}
         ended = {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed", **times}
         statuses = [
-            {"name": one["name"], "image": one["image"], "imageID": "", "ready": False, "restartCount": 0}
+            {
+                "name": manifest.container_name(one),
+                "image": one["image"],
+                "imageID": "",
+                "ready": False,
+                "restartCount": 0,
+            }
             | {"state": {"terminated": ended}}
             for one in job.pod["containers"]
         ]
@@ -134,31 +140,33 @@ class Attempts:
         pod.cluster.patch(pod.namespace, pod.name, {"status": status}, of="/status")
 
     def _create(self, pod: _Pod) -> None:
+        refusal = ""
         try:
             pod.cluster = self._cluster(pod.job)
             pod.cluster.wait_until_watched()
             if pod.job.ending is None and not self._closed:
-                node = pod.cluster.node(pod.job.environment.facts.get("nodes"))
-                body = manifest.pod(pod.job, name=pod.name, attempt=pod.attempt, node=node, is_held=pod.is_gated)
-                pod.cluster.create(body)
-                gated = "schedulingGates" in body["spec"]
-                with self._lock:
-                    pod.is_created = True
-                    if pod.job.ending is not None:
-                        self._do(partial(_delete, pod, grace=pod.grace))
-                    elif gated and not pod.is_gated:
-                        self._do(partial(self._ungate, pod))
+                self._make(pod, pod.cluster)
                 return
         except ClusterGone:
             self._timers.after(_AGAIN, partial(self._do, partial(self._create, pod)))
             return
         except ClusterRefused as refused:
             refusal = str(refused)
-        else:
-            refusal = ""
         with self._lock:
             if self._pods.pop((pod.namespace, pod.name), None) is not None and not pod.is_over:
                 self._over(pod, None, refusal)
+
+    def _make(self, pod: _Pod, cluster: Cluster) -> None:
+        is_held = pod.is_gated
+        node = cluster.node(pod.job.environment.facts.get("nodes"))
+        cluster.create(manifest.pod(pod.job, name=pod.name, attempt=pod.attempt, node=node, is_held=is_held))
+        with self._lock:
+            pod.is_created = True
+            # What was asked for meanwhile.
+            if pod.job.ending is not None:
+                self._do(partial(_delete, pod, grace=pod.grace))
+            elif is_held and not pod.is_gated:
+                self._do(partial(self._ungate, pod))
 
     def _ungate(self, pod: _Pod) -> None:
         assert pod.cluster is not None

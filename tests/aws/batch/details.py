@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .job import STATES
+from .manifest import container_name
 
 if TYPE_CHECKING:
     from .job import Attempt, Container, Job, Standing
@@ -81,7 +82,7 @@ def _pod(job: Job, standing: Standing) -> dict[str, Any]:
     known = {} if current is None else {one.name: one for one in (*current.containers, *current.init_containers)}
     for kind in ("containers", "initContainers"):
         if kind in properties:
-            containers = [(one, known.get(one["name"]) or known.get(one["name"].lower())) for one in properties[kind]]
+            containers = [(one, known.get(container_name(one))) for one in properties[kind]]
             properties[kind] = [{**one, **_told(container)} for one, container in containers]
     names = {} if current is None else {"podName": current.pod_name, "nodeName": current.node}
     return {**properties, **{key: value for key, value in names.items() if value}}

@@ -122,8 +122,9 @@ class Job:
     @property
     def timeout(self) -> int | None:
         """Seconds an attempt may take."""
-        found = self.request.get("timeout") or self.definition.request.get("timeout", {})
-        return found.get("attemptDurationSeconds")
+        given = self.request.get("timeout") or self.definition.request.get("timeout", {})
+        found: int | None = given.get("attemptDurationSeconds")
+        return found
 
     @property
     def has_ended(self) -> bool:

@@ -101,6 +101,11 @@ def namespace(job: Job) -> str:
     return str(job.pod.get("metadata", {}).get("namespace", job.environment.namespace))
 
 
+def container_name(given: Mapping[str, Any]) -> str:
+    """What a container is called in the pod: none in Kubernetes can be called Default."""
+    return str(given["name"]).lower() if given["name"] == _UNNAMED else str(given["name"])
+
+
 def _override(container: dict[str, Any], given: Mapping[str, Any]) -> None:
     for field in ("image", "command", "args"):
         if field in given:
@@ -142,9 +147,7 @@ def _variables(job: Job, attempt: int, node_uid: str) -> list[dict[str, str]]:
 
 
 def _container(given: Mapping[str, Any], variables: list[dict[str, str]]) -> dict[str, Any]:
-    # No container in Kubernetes can be called Default.
-    name = given["name"].lower() if given["name"] == _UNNAMED else given["name"]
-    return {**given, "name": name, "env": [*given.get("env", []), *variables]}
+    return {**given, "name": container_name(given), "env": [*given.get("env", []), *variables]}
 
 
 def _placed(job: Job, node: str) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _parse(answer: Answer, shape: Any) -> dict[str, Any]:  # noqa: ANN401  botoc
 
 def _violations(value: Any, shape: Any, where: str) -> Iterator[str]:  # noqa: ANN401  JSON, botocore's
     kind = shape.type_name
-    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+    if not _is_of(value, kind):
         yield f"{where}: {kind} expected, not {value!r}"
     elif kind == "structure":
         yield from _structure_violations(value, shape, where)
@@ -135,6 +135,11 @@ def _violations(value: Any, shape: Any, where: str) -> Iterator[str]:  # noqa: A
             yield f"{where}: {value!r} is none of {shape.enum}"
     elif kind != "boolean":
         yield from _size_violations(value, shape, where)
+
+
+def _is_of(value: object, kind: str) -> bool:
+    """A truth is a number to Python, and to nobody else."""
+    return isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
 def _structure_violations(value: dict[str, Any], shape: Any, where: str) -> Iterator[str]:  # noqa: ANN401  botocore's

@@ -223,8 +223,8 @@ class Operations:
         definition = self._batch.definitions.find(arn, self._account, self._region)
         if kind == "job-definition" and definition is not None:
             return definition.tags
-        known = [*places.queues(self._config, self._account, self._region), *self._environments()]
-        if arn in {one.arn for one in known}:
+        queues = places.queues(self._config, self._account, self._region)
+        if arn in {*(one.arn for one in queues), *(one.arn for one in self._environments())}:
             return self._batch.tags.setdefault(arn, {})
         raise _refused(f"there is no resource {arn} that takes tags")
 

@@ -150,7 +150,7 @@ class Scheduler:
             return True
         if job.size and job.children:
             return False
-        left = job.entered + self._behaviour.of(job, "pace").get(job.now.status, 0.0) - time.time()
+        left: float = job.entered + self._behaviour.of(job, "pace").get(job.now.status, 0.0) - time.time()
         if left > 0:
             self._timers.after(left, partial(self.advance, job))
         return left > 0
