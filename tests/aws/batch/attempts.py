@@ -117,8 +117,12 @@ class Attempts:
             if pod is not None and attempt in (None, pod.attempt):
                 self.stop(job, ("lost", reason), grace=grace)
 
-    def finish(self, job: Job, exit_code: int) -> None:
-        """Ends the pod of a played node, which nothing else ends: writes the status that a kubelet would."""
+    def finish(self, jobs: list[Job], exit_code: int) -> None:
+        """Ends pods of played nodes, which nothing else ends: writes the status that a kubelet would."""
+        with ThreadPoolExecutor(_WORKERS) as workers:
+            list(workers.map(partial(self._finish, exit_code=exit_code), jobs))
+
+    def _finish(self, job: Job, *, exit_code: int) -> None:
         with self._lock:
             pod = self._current.get(job.id)
         if pod is None or pod.cluster is None or pod.is_over:

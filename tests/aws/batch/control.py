@@ -58,8 +58,7 @@ def _post(batch: Batch, what: str, value: dict[str, Any]) -> object:
             return {}
         case "finish":
             jobs = [_job(batch, value)] if "job" in value else _matching(batch, value["name"])
-            for job in jobs:
-                batch.scheduler.attempts.finish(job, value.get("exit_code", 0))
+            batch.scheduler.attempts.finish(jobs, value.get("exit_code", 0))
             return {"finished": len(jobs)}
         case _:
             raise KeyError(what)
