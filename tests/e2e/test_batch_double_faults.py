@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -203,6 +204,25 @@ def test_what_is_wrong_is_refused_and_remembered(batch: Batch) -> None:
         batch.client.describe_jobs(jobs=[str(number) for number in range(101)])
     assert len(batch.violations()) == 2
     assert batch.jobs() == []
+
+
+def test_pods_of_played_nodes_end_when_the_test_says_so(batch: Batch, namespace: Namespace) -> None:
+    core, node = namespace.site.core, f"played-{secrets.token_hex(4)}"
+    taint = {"key": "example.com/played", "effect": "NoSchedule"}
+    core.create_node({"metadata": {"name": node}, "spec": {"taints": [taint]}})
+    try:
+        batch.environment["nodes"] = [node]
+        batch.aws.apply()
+        batch.register()
+        good, bad = batch.submit("good"), batch.submit("bad")
+        wait_for("both pods", lambda: len(namespace.pods) == 2)
+        assert {pod["spec"]["nodeName"] for pod in namespace.pods} == {node}
+        # The answer to the double may come after the pod is seen here.
+        wait_for("one to be ended", lambda: batch.finish("good") and batch.describe(good)["status"] == "SUCCEEDED")
+        wait_for("the other", lambda: batch.finish("b*", exit_code=2) and batch.describe(bad)["status"] == "FAILED")
+        assert batch.describe(bad)["eksAttempts"][0]["containers"][0]["exitCode"] == 2
+    finally:
+        core.delete_node(node)
 
 
 def test_a_double_inside_of_a_process_leaves_no_pod_behind(namespace: Namespace, tmp_path: Path) -> None:
