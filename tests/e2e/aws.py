@@ -57,10 +57,14 @@ class Aws:
     site: Site
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
+    #: Where doubles are that are not the cluster's; its authenticator does not ask them.
+    urls: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """The example of the pages: it works; what shall not is the test's to change."""
         self._lock = threading.Lock()
+        is_clusters = not self.urls
+        self.urls = self.urls or self.site.cluster.facts["aws"]
         self.call("POST", "/reset")
         self.web_identity = f"eyJ.{secrets.token_hex(40)}.sig"
         authority = Path(self.site.cluster.facts["certificate_authority"]).read_bytes()
@@ -80,7 +84,8 @@ class Aws:
             },
         }
         self.apply()
-        self.map_roles({ROLE: {"username": USER, "groups": []}})
+        if is_clusters:
+            self.map_roles({ROLE: {"username": USER, "groups": []}})
 
     # --- what exists -------------------------------------------------------------------------------------------------
 
@@ -160,12 +165,7 @@ class Aws:
     @property
     def endpoints(self) -> dict[str, str]:
         """How an AWS SDK finds the doubles."""
-        facts = self.site.cluster.facts["aws"]
-        return {
-            "AWS_ENDPOINT_URL_STS": facts["sts"],
-            "AWS_ENDPOINT_URL_EKS": facts["eks"],
-            "AWS_ENDPOINT_URL_BATCH": facts["batch"],
-        }
+        return {f"AWS_ENDPOINT_URL_{name.upper()}": self.urls[name] for name in ("sts", "eks", "batch")}
 
     def target(self, *, namespace: str = NAMESPACE, **more: Any) -> dict[str, Any]:  # noqa: ANN401  fields of a target
         """The target of a broker's configuration."""
@@ -254,7 +254,7 @@ class Aws:
         return session.create_client(
             service,
             region_name=REGION,
-            endpoint_url=self.site.cluster.facts["aws"][service],
+            endpoint_url=self.urls[service],
             # Without keys nothing is to be signed, nor looked for.
             config=Config(retries={"max_attempts": 0}, signature_version=None if credentials else UNSIGNED),
             **keys,
@@ -262,7 +262,7 @@ class Aws:
 
     def call(self, method: str, path: str, value: object = None) -> Any:  # noqa: ANN401  JSON
         """Calls the control API of the doubles."""
-        url = self.site.cluster.facts["aws"]["control"] + path
+        url = self.urls["control"] + path
         body = None if value is None else json.dumps(value).encode()
         request = urllib.request.Request(url, data=body, method=method)  # noqa: S310  our own
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310  our own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,8 @@ ACCOUNT: Final = "111122223333"
 QUEUE: Final = "jobs"
 ENVIRONMENT: Final = "eks"
 DEFINITION: Final = "busybox"
+#: Who Batch is to the cluster. Each process of a parallel run makes a user of its own.
+USER: Final = f"aws-batch-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 ARN: Final = f"arn:aws:batch:{REGION}:{ACCOUNT}"
 
 #: What a role needs for everything that the tests of the double do.
@@ -50,7 +53,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         """One queue with one compute environment, whose pods are in the namespace; the target's role may use them."""
-        kubeconfig = json.loads(self.aws.site.user("aws-batch").read_text())
+        kubeconfig = json.loads(self.aws.site.user(USER).read_text())
         environment = {"account": ACCOUNT, "cluster": CLUSTER, "namespace": self.namespace, "kubeconfig": kubeconfig}
         self.aws.config["batch"] = {
             "queues": {f"{REGION}/{QUEUE}": {"account": ACCOUNT, "compute_environments": [ENVIRONMENT]}},

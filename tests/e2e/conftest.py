@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Files of tests that share what a cluster has once: the doubles of AWS, and the namespace of the shipped manifests.
 _ONCE: Final = ("e2e/test_identity", "e2e/test_manifests", "e2e/test_batch")
+#: Of these, the files that have doubles of their own.
+_APART: Final = ("e2e/test_batch_double.py", "e2e/test_batch_double_limits.py")
 
 
 class _Files(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
@@ -37,7 +39,7 @@ class _Files(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "once" if file.startswith(_ONCE) else file
+        return "once" if file.startswith(_ONCE) and not file.startswith(_APART) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Files:

@@ -8,18 +8,31 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from botocore.exceptions import ClientError
 
+from aws.server import Doubles
+from aws.state import State
+from e2e.aws import Aws
 from e2e.batch import ARN, DEFINITION, QUEUE, container
 from e2e.waiting import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from e2e.batch import Batch
-    from e2e.site import Namespace
+    from e2e.site import Namespace, Site
 
 #: Rules that keep the pods of ended jobs for the test to look at.
 KEPT: Final = {"delete_after": None}
 #: Runs until it is told to end, and then ends at once.
 WAITS: Final = "trap 'exit 1' TERM; while :; do sleep 0.1; done"
 LABEL: Final = "batch.amazonaws.com/job-id"
+
+
+@pytest.fixture
+def aws(site: Site, tmp_path: Path) -> Iterator[Aws]:
+    """Doubles of the test's own: nothing here needs those that the cluster asks, which one test at a time can use."""
+    with Doubles(State(tmp_path)) as doubles:
+        yield Aws(site=site, folder=tmp_path, urls=doubles.urls)
 
 
 def variables(pod: dict[str, Any]) -> dict[str, str]:

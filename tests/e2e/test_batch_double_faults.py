@@ -13,7 +13,7 @@ from aws.server import Doubles
 from aws.state import State
 from cluster.identity import REGION
 from e2e.aws import WORKLOAD
-from e2e.batch import DEFINITION, QUEUE, container
+from e2e.batch import DEFINITION, QUEUE, USER, container
 from e2e.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def test_a_double_inside_of_a_process_leaves_no_pod_behind(namespace: Namespace,
     environment = {
         "cluster": "any",
         "namespace": namespace.name,
-        "kubeconfig": str(namespace.site.user("aws-batch")),
+        "kubeconfig": str(namespace.site.user(USER)),
     }
     batch = {
         "queues": {f"{REGION}/{QUEUE}": {"compute_environments": ["eks"]}},
