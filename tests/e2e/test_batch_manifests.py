@@ -1,6 +1,6 @@
-"""The files of k8s/batch on a real cluster: taken as they are, and each side may do its part and nothing of the other's.
+"""The files of k8s/batch on a real cluster: taken as they are, and each side may do its part and not the other's.
 
-What the broker does with its role is tested where Batch targets are; `k8s/` (the tests) reads the same files without a cluster.
+`k8s/` (the tests) reads the same files without a cluster.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ MAY: Final = [
 
 
 @pytest.mark.parametrize(("who", "what", "expected"), MAY, ids=[f"{who[1]} {what}" for who, what, _ in MAY])
-def test_in_the_namespace_each_side_may_do_its_part(site: Site, who: tuple[str, ...], what: str, expected: bool) -> None:
+def test_in_the_namespace_each_side_may_do_its_part(
+    site: Site, who: tuple[str, ...], what: str, expected: bool
+) -> None:
     assert allowed(site, who, what) is expected
 
 
@@ -180,6 +182,7 @@ def test_the_namespace_takes_the_pod_of_the_shipped_definition_and_none_that_rea
     site: Site, spec: dict[str, Any], refusal: str
 ) -> None:
     pod = json.dumps(job_pod(**spec))
-    done = kubectl(site, "create", "--dry-run=server", "--validate=strict", "-f", "-", "-n", NAMESPACE, *BATCH, stdin=pod)
+    asked = ("create", "--dry-run=server", "--validate=strict", "-f", "-", "-n", NAMESPACE, *BATCH)
+    done = kubectl(site, *asked, stdin=pod)
     assert (done.returncode == 0) is (refusal == ""), done.stderr
     assert refusal in done.stderr

@@ -1,8 +1,8 @@
 """Reads a CloudFormation template as CloudFormation would, for one choice of parameters, without AWS.
 
-Functions are evaluated, and what they name must be there. What AWS only knows afterwards is a word that says what it is
-(`<ComputeEnvironment>`), so that a test can see where it goes. `api_input` puts properties into the words of the API that
-CloudFormation calls with them, so that botocore's model can judge them.
+Functions are evaluated, and what they name must be there. What AWS only knows afterwards is a word that says what it
+is (`<ComputeEnvironment>`), so that a test can see where it goes. `api_input` puts properties into the words of the API
+that CloudFormation calls with them, so that botocore's model can judge them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PSEUDO: Final = {"AWS::AccountId": ACCOUNT, "AWS::Region": REGION, "AWS::Partition": "aws"}
 NUMBERS: Final = {"integer": int, "long": int}
+SECTIONS: Final = {"AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources", "Outputs"}
 
 #: The shipped one.
 TEMPLATE: Final = load("aws/batch.yaml")
@@ -58,9 +59,7 @@ def deployed(capacity: str = "EC2", events: str = "yes") -> Stack:
 
 def stack(template: Document, parameters: Mapping[str, str]) -> Stack:
     """Evaluates a template; parameters without a value take their default."""
-    assert set(template) <= {
-        *("AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources", "Outputs"),
-    }
+    assert set(template) <= SECTIONS
     assert set(parameters) <= set(template["Parameters"])
     values = {name: _value(name, one, parameters) for name, one in template["Parameters"].items()}
     reader = _Reader(values=values, conditions={}, template=template)
@@ -139,7 +138,8 @@ def api_input(shape: Shape, value: Any) -> Any:  # noqa: ANN401  what the shape 
             # CloudFormation writes the first letter large, and nothing else differently.
             known = members.get(name.lower(), "")
             assert known[:1].upper() + known[1:] == name, f"{shape.name} has no {name}"
-        return {members[name.lower()]: api_input(shape.members[members[name.lower()]], one) for name, one in value.items()}
+        named = {members[name.lower()]: one for name, one in value.items()}
+        return {name: api_input(shape.members[name], one) for name, one in named.items()}
     if isinstance(shape, ListShape):
         assert isinstance(value, list)
         return [api_input(shape.member, one) for one in value]

@@ -19,11 +19,9 @@ from k8s.test_files import ACCOUNT, BATCH_NAMESPACE, CLUSTER, REGION, granted, w
 
 #: Every way to deploy it.
 WAYS: Final = [(capacity, events) for capacity in ("EC2", "SPOT") for events in ("no", "yes")]
-#: What CloudFormation does with a compute environment, and Batch does not know.
-NOT_OF_BATCH: Final = {"ReplaceComputeEnvironment"}
 
 
-def taken(service: str, call: str, properties: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401  any input
+def taken(service: str, call: str, properties: dict[str, Any], **more: str) -> dict[str, Any]:
     """Properties as the call has them, after botocore's model of it has passed them."""
     shape = operation(service, call).input_shape
     given: dict[str, Any] = {**api_input(shape, properties), **more}
@@ -34,8 +32,11 @@ def taken(service: str, call: str, properties: dict[str, Any], **more: Any) -> d
 @pytest.mark.parametrize(("capacity", "events"), WAYS)
 def test_batch_takes_the_compute_environment(capacity: str, events: str) -> None:
     properties = dict(deployed(capacity, events)["ComputeEnvironment"])
-    for name in NOT_OF_BATCH:
-        del properties[name]
+    # What CloudFormation itself does with it, and what it says at a change only.
+    assert properties.pop("ReplaceComputeEnvironment") is False
+    change = {"UpdatePolicy": properties.pop("UpdatePolicy")}
+    later = taken("batch", "UpdateComputeEnvironment", change, computeEnvironment="made-by-cloudformation")
+    assert later["updatePolicy"]["terminateJobsOnUpdate"] is False
     given = taken("batch", "CreateComputeEnvironment", properties, computeEnvironmentName="made-by-cloudformation")
     assert given["type"] == "MANAGED"
     assert given["eksConfiguration"] == {
@@ -226,14 +227,15 @@ def test_the_pages_command_gives_what_has_no_default_and_nothing_that_is_unknown
 
 
 def test_the_outputs_are_the_values_of_the_pages_configuration() -> None:
-    (block,) = re.findall(r"^cat > podbroker\.toml <<'EOF'\n(.*?)^EOF", BATCH_PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    text = BATCH_PAGE.read_text()
+    (block,) = re.findall(r"^cat > podbroker\.toml <<'EOF'\n(.*?)^EOF", text, re.MULTILINE | re.DOTALL)
     (target,) = tomllib.loads(block)["targets"]
     outputs = deployed().outputs
     assert target["namespace"] == outputs["Namespace"]
     assert target["batch"]["queue"] == outputs["Queue"]
     assert target["batch"]["job_definition"] == outputs["JobDefinition"]
-    described = {
-        found for one in TEMPLATE["Outputs"].values() for found in re.findall(r"\[targets\.batch\] (\w+)", one["Description"])
-    }
-    assert described <= {"queue", "job_definition", "events_queue_url"}
-    assert set(target["batch"]) & {"queue", "job_definition"} <= described
+    told = " ".join(one["Description"] for one in TEMPLATE["Outputs"].values())
+    keys = re.findall(r"\[targets\.batch\] (\w+)", told)
+    assert keys == ["queue", "job_definition", "events_queue_url"]
+    assert set(target["batch"]) <= set(keys)
+    assert all(f"| `{key}` |" in text for key in keys)

@@ -54,7 +54,7 @@ SUBMITS: Final = [
     ("with another image", {"image": "busybox:1.37"}, []),
     ("into another namespace", {"namespace": "kube-system"}, ["job"]),
     ("without the tag", {"tags": {}}, ["queue", "definition", "job", "tags"]),
-    ("in the name of another broker", {"tags": {"podbroker.io/instance": "dev"}}, ["queue", "definition", "job", "tags"]),
+    ("in another's name", {"tags": {"podbroker.io/instance": "dev"}}, ["queue", "definition", "job", "tags"]),
     ("to another queue", {"queue": f"{QUEUE}-2"}, ["queue"]),
     ("in another region", {"queue": QUEUE.replace(REGION, "eu-west-1")}, ["queue"]),
     ("in another account", {"queue": QUEUE.replace(ACCOUNT, BROKERS_ACCOUNT)}, ["queue"]),
