@@ -143,12 +143,29 @@ def test_the_role_of_a_batch_target_may(action: str, resource: str, context: dic
         (REGISTERED, {"batch:EKSNamespace": "kube-system"}, False),
         (REGISTERED, {"batch:EKSServiceAccountName": "admin"}, False),
         (REGISTERED, {"batch:EKSPrivileged": "true"}, False),
+        (REGISTERED, {"aws:RequestTag/podbroker.io/instance": "dev"}, False),
         (DEFINITION, {}, False),
         (f"{ARN}:job-definition/another", {}, False),
     ],
 )
 def test_what_may_be_registered(name: str, about: dict[str, str], expected: bool) -> None:
-    call = Call(action="batch:RegisterJobDefinition", resource=name, context=about)
+    policy, context = load("aws/batch-register-policy.json"), {**TAGGED, **about}
+    assert allows(policy, Call(action="batch:RegisterJobDefinition", resource=name, context=context)) is expected
+
+
+@pytest.mark.parametrize(
+    ("resource", "context", "expected"),
+    [
+        (f"{REGISTERED}:1", TAGGED, True),
+        (f"{REGISTERED}:1", {}, False),
+        (f"{DEFINITION}:1", TAGGED, False),
+        (QUEUE, TAGGED, False),
+    ],
+)
+def test_what_was_registered_is_tagged_and_nothing_else(
+    resource: str, context: dict[str, str], expected: bool
+) -> None:
+    call = Call(action="batch:TagResource", resource=resource, context=context)
     assert allows(load("aws/batch-register-policy.json"), call) is expected
 
 
