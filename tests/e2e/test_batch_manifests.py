@@ -9,11 +9,11 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from k8s.shipped import FOLDER, load
+from k8s.template import api_input, deployed, operation
 
 from e2e.test_manifests import WAYS, kubectl
 from e2e.waiting import wait_for
-from k8s.shipped import FOLDER, load
-from k8s.template import api_input, deployed, operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

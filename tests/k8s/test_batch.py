@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from typing import Any, Final
 
 import pytest
+import tomllib
 from botocore.session import Session
 from botocore.validate import validate_parameters
 from moto.events.models import EventPattern

@@ -24,7 +24,7 @@ JOB: Final = f"{ARN}:job/6e3c0b7e-0000-4000-8000-000000000000"
 OURS: Final = {"podbroker.io/instance": "prod"}
 
 
-def submit(  # noqa: PLR0913  one for each thing that a request names
+def submit(
     *policies: Policy,
     queue: str = QUEUE,
     definition: str = f"{DEFINITION}:3",
@@ -162,9 +162,7 @@ def test_what_may_be_registered(name: str, about: dict[str, str], expected: bool
         (QUEUE, TAGGED, False),
     ],
 )
-def test_what_was_registered_is_tagged_and_nothing_else(
-    resource: str, context: dict[str, str], expected: bool
-) -> None:
+def test_what_was_registered_is_tagged_and_nothing_else(resource: str, context: dict[str, str], expected: bool) -> None:
     call = Call(action="batch:TagResource", resource=resource, context=context)
     assert allows(load("aws/batch-register-policy.json"), call) is expected
 
