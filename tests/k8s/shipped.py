@@ -61,4 +61,4 @@ def _intrinsic(loader: _StrictLoader, name: str, node: yaml.Node) -> Document:
     return {f"Fn::{name}": value.split(".", 1) if name == "GetAtt" and isinstance(value, str) else value}
 
 
-_StrictLoader.add_multi_constructor("!", _intrinsic)  # type: ignore[no-untyped-call]  # its types leave it out
+_StrictLoader.add_multi_constructor("!", _intrinsic)

@@ -131,7 +131,7 @@ CHANGE: Final = {"source": "aws.batch", "detail-type": "Batch Job State Change"}
         ({**CHANGE, "detail-type": "Batch Job Queue Blocked", "detail": {"jobQueue": "<JobQueue>"}}, False),
     ],
 )
-def test_the_rule_is_for_changes_of_jobs_in_this_queue(event: dict[str, Any], expected: bool) -> None:
+def test_the_rule_is_for_changes_of_jobs_in_this_queue(event: Any, expected: bool) -> None:  # noqa: ANN401  moto's type
     pattern = EventPattern.load(json.dumps(deployed()["EventsRule"]["EventPattern"]))
     assert pattern.matches_event(event) is expected
 
