@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 Policy = dict[str, Any]
 
 KNOWN: Final = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
-#: What a request can carry whatever it asks for.
-GLOBAL_KEYS: Final = {"aws:SourceArn"}
 #: A key in AWS's data that stands for one with any tag.
 ANY_TAG: Final = "${TagKey}"
 
@@ -104,7 +102,7 @@ def _holds(operator: str, keys: Mapping[str, str | list[str]], call: Call) -> bo
 def can_carry(action: str, key: str) -> bool:
     """Whether calls of an action can carry a condition key."""
     name, _, tag = key.partition("/")
-    known = known_keys(action) | GLOBAL_KEYS
+    known = known_keys(action)
     return key in known or (tag != "" and f"{name}/{ANY_TAG}" in known)
 
 
@@ -136,6 +134,5 @@ def _matches(pattern: str, value: str, flags: re.RegexFlag = re.NOFLAG) -> bool:
 OPERATORS: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "StringEquals": str.__eq__,
     "StringLike": _matches,
-    "ArnEquals": _matches,
     "Bool": lambda one, other: one.lower() == other.lower(),
 }

@@ -46,7 +46,6 @@ POLICIES: Final = (
     "aws/archive-policy.json",
     "aws/batch-policy.json",
     "aws/batch-register-policy.json",
-    "aws/batch-events-policy.json",
     "aws/broker-trust-irsa.json",
     "aws/broker-trust-pod-identity.json",
 )
