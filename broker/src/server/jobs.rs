@@ -8,13 +8,30 @@ use tracing::info;
 
 use super::targets::{credentials_mode, role_settings};
 use crate::backend::batch::{self, Accounts};
-use crate::backend::job::Jobs;
+use crate::backend::job::{JobCounters, Jobs};
+use crate::backend::pod::RecordSettings;
 use crate::config::{Config, Target};
 use crate::identity::eks::{self, BatchAccess, BatchSettings, Definitions};
 use crate::telemetry::BatchCounters;
 
+/// What is counted about jobs, for all targets.
+#[derive(Clone, Default)]
+pub(super) struct Counters {
+    /// What is asked of AWS Batch.
+    pub(super) requests: BatchCounters,
+    /// What happens to jobs.
+    pub(super) jobs: Arc<JobCounters>,
+}
+
+/// How a target's executions are carried when they are jobs; nothing for a target without a queue.
+pub(super) fn records(target: &Target, counters: &Counters) -> Option<RecordSettings> {
+    let own = target.batch.as_ref()?;
+    let counters = Arc::clone(&counters.jobs);
+    Some(RecordSettings { settle: own.settle, queue_deadline: own.queue_deadline, counters })
+}
+
 /// Starts what runs the jobs of a target in its namespace; nothing for a target without a queue. Asks nobody for anything yet.
-pub async fn start(
+pub(super) async fn start(
     config: &Config,
     target: &Target,
     namespace: &str,

@@ -28,7 +28,7 @@ use crate::api::{Api, RequestLimits, Settings};
 use crate::auth::Authenticator;
 use crate::backend::pod::{Spool, SpoolLimits};
 use crate::config::{Config, Limits, Logs};
-use crate::telemetry::{ArchiveCounters, BatchCounters, Metrics};
+use crate::telemetry::{ArchiveCounters, Metrics};
 
 pub use self::archive::ArchiveError;
 pub use self::grpc::{Transport, TransportError, serve};
@@ -93,10 +93,10 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
     let listener = Listener::bind(&config.listen).await?;
     let admin = admin::bind(config.admin_listen).await?;
     let spool = spool(&config.logs, &tasks);
-    let (counters, batch) = (ArchiveCounters::default(), BatchCounters::default());
+    let (counters, jobs) = (ArchiveCounters::default(), jobs::Counters::default());
     let connected = async {
         let archive = archive::open(&config, &counters, &tasks, &stop).await?;
-        let targets = targets::connect(&config, &spool, archive.as_ref(), &tasks, &stop).await?;
+        let targets = targets::connect(&config, &spool, archive.as_ref(), &jobs, &tasks, &stop).await?;
         Ok::<_, ServeError>((targets, archive))
     };
     let (targets, archive) = tokio::select! {
@@ -106,7 +106,8 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
             return Ok(Ended::Drained);
         }
     };
-    let metrics = Arc::new(Metrics::new(&targets, spool).with_archive(&counters).with_batch(&batch));
+    let metrics = Metrics::new(&targets, spool).with_archive(&counters);
+    let metrics = Arc::new(metrics.with_batch(&jobs.requests).with_jobs(Arc::clone(&jobs.jobs)));
     let authenticator = config.authenticator();
     let auth = describe(&authenticator);
     let api = Api::new(settings(&config), authenticator, targets, Arc::clone(&metrics), draining.clone());
