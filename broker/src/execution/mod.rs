@@ -22,7 +22,7 @@ pub use group::{Group, GroupAction};
 pub use id::{Address, ExecutionId, ExecutionName, GroupAddress, GroupId, IdError, InstanceId, TargetName, Tenant};
 pub use retry::{Effect, InfraRetry, InfraRetryRequest, RefusedAttempt};
 pub use spec::{
-    BatchWork, FinishAction, LONGEST_ORPHAN, Policies, PolicyDefaults, PolicyError, PolicyRequest, RESULT_PATH,
+    BatchWork, EvaluateOnExit, FinishAction, LONGEST_ORPHAN, Policies, PolicyDefaults, PolicyError, PolicyRequest, RESULT_PATH,
     ResultSource, Submit, SubmitMode, Workload,
 };
 pub use state::{

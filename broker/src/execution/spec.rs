@@ -65,10 +65,31 @@ pub struct BatchWork {
     pub scheduling_priority: Option<i32>,
     /// `retryStrategy.attempts`, 1 to 10.
     pub attempts: Option<u32>,
+    /// `retryStrategy.evaluateOnExit`, at most 5; only with `attempts`. Left out where there are none, like what a broker before it
+    /// does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluate_on_exit: Vec<EvaluateOnExit>,
     /// `timeout.attemptDurationSeconds`, at least 60 s.
     pub attempt_timeout: Option<Duration>,
     /// Of the job.
     pub tags: BTreeMap<String, String>,
+}
+
+/// When AWS Batch makes another attempt of a job; every condition that is there must hold. Patterns may end with `*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EvaluateOnExit {
+    /// A pattern for the attempt's `statusReason`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_status_reason: Option<String>,
+    /// A pattern for the container's reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_reason: Option<String>,
+    /// A pattern for the container's exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_exit_code: Option<String>,
+    /// `RETRY` or `EXIT`.
+    pub action: String,
 }
 
 /// What a submit is to do.

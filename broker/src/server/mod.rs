@@ -32,7 +32,6 @@ use crate::telemetry::{ArchiveCounters, Metrics};
 
 pub use self::archive::ArchiveError;
 pub use self::grpc::{Transport, TransportError, serve};
-pub use self::jobs::start as start_jobs;
 pub use self::listener::ListenerError;
 pub use self::targets::{TargetError, held_pods, own_machine};
 pub use self::tls::TlsError;
@@ -161,7 +160,7 @@ fn settings(config: &Config) -> Settings {
     let Limits { max_request_bytes, max_manifest_bytes, max_calls, max_watches, .. } = config.limits;
     let limits = RequestLimits { max_request_bytes, max_manifest_bytes };
     let has_batch = config.targets.iter().any(|target| target.batch.is_some());
-    let optional = [("archive", config.archive.is_some()), ("batch", has_batch)];
+    let optional = [("archive", config.archive.is_some()), ("batch", has_batch), ("batch-evaluate-on-exit", has_batch)];
     let features = optional.into_iter().filter_map(|(name, is_on)| is_on.then_some(name)).collect();
     Settings { instance: config.instance.clone(), limits, max_calls, max_watches, features }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podbroker::execution::{BatchWork, Workload};
+use podbroker::execution::{BatchWork, EvaluateOnExit, Workload};
 use podbroker_proto::v1 as wire;
 use serde_json::json;
 use tonic::{Code, Status};
@@ -42,6 +42,7 @@ async fn every_field_reaches_the_backend() {
             attempts: 3,
             attempt_timeout: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
             tags: [("team".to_owned(), "data".to_owned())].into(),
+            evaluate_on_exit_json: br#"[{"onExitCode":"1*","action":"RETRY"}]"#.to_vec(),
         };
     });
     let overrides = json!({ "podProperties": { "containers": [{ "name": "a" }] } });
@@ -55,7 +56,12 @@ async fn every_field_reaches_the_backend() {
         share_identifier: Some("team".to_owned()),
         scheduling_priority: Some(9),
         attempts: Some(3),
-        attempt_timeout: Some(Duration::from_secs(60)),
+        evaluate_on_exit: vec![EvaluateOnExit {
+            on_exit_code: Some("1*".to_owned()),
+            action: "RETRY".to_owned(),
+            ..EvaluateOnExit::default()
+        }],
+        attempt_timeout: Some(Duration::from_mins(1)),
         tags: [("team".to_owned(), "data".to_owned())].into(),
     };
     assert_eq!(submitted(&world, full).await, expected);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::time::optional_duration;
 use crate::error::Error;
-use crate::execution::BatchWork;
+use crate::execution::{BatchWork, EvaluateOnExit};
 
 /// The limits of AWS Batch.
 const ARRAY: RangeInclusive<u32> = 2..=10_000;
@@ -21,6 +21,10 @@ const MAX_DEPENDENCIES: usize = 20;
 const MAX_TAGS: usize = 48;
 const MAX_TAG_KEY: usize = 128;
 const MAX_TAG_VALUE: usize = 256;
+const MAX_CONDITIONS: usize = 5;
+const MAX_PATTERN: usize = 512;
+/// Longer than so many conditions can be.
+const MAX_CONDITION_BYTES: usize = 32 << 10;
 /// Longer than any name or ARN.
 const MAX_NAME: usize = 256;
 
@@ -38,6 +42,7 @@ pub(super) fn batch(work: wire::BatchWorkload, max_bytes: usize) -> Result<Batch
         attempts,
         attempt_timeout,
         tags,
+        evaluate_on_exit_json,
     } = work;
     resource("workload.batch.job_definition", &job_definition)?;
     if !job_queue.is_empty() {
@@ -64,6 +69,7 @@ pub(super) fn batch(work: wire::BatchWorkload, max_bytes: usize) -> Result<Batch
         share_identifier: some(share_identifier),
         scheduling_priority: number("workload.batch.scheduling_priority", scheduling_priority, PRIORITY)?
             .and_then(|priority| i32::try_from(priority).ok()),
+        evaluate_on_exit: conditions(&evaluate_on_exit_json, attempts)?,
         attempts: number("workload.batch.attempts", attempts, ATTEMPTS)?,
         attempt_timeout,
         tags: checked_tags(tags)?,
@@ -111,6 +117,41 @@ fn overrides(json: &[u8], max_bytes: usize) -> Result<Map<String, Value>, Error>
     }
     serde_json::from_slice(json)
         .map_err(|error| Error::invalid_spec(FIELD, format!("it must be a JSON object: {error}")))
+}
+
+/// When another attempt is made.
+fn conditions(json: &[u8], attempts: i32) -> Result<Vec<EvaluateOnExit>, Error> {
+    let refuse = |why: String| Err(Error::invalid_request("workload.batch.evaluate_on_exit_json", why));
+    if json.is_empty() {
+        return Ok(Vec::new());
+    }
+    if attempts == 0 {
+        return refuse("needs `attempts`, which says how many there may be".to_owned());
+    }
+    if json.len() > MAX_CONDITION_BYTES {
+        return refuse(format!("at most {MAX_CONDITION_BYTES} bytes"));
+    }
+    let conditions: Vec<EvaluateOnExit> = match serde_json::from_slice(json) {
+        Ok(conditions) => conditions,
+        Err(error) => return refuse(format!("must be a JSON list as AWS Batch has it: {error}")),
+    };
+    if conditions.len() > MAX_CONDITIONS {
+        return refuse(format!("at most {MAX_CONDITIONS} conditions"));
+    }
+    for condition in &conditions {
+        let EvaluateOnExit { on_status_reason, on_reason, on_exit_code, action } = condition;
+        if !["RETRY", "EXIT"].contains(&action.to_ascii_uppercase().as_str()) {
+            return refuse("`action` must be RETRY or EXIT".to_owned());
+        }
+        let mut patterns = [on_status_reason, on_reason, on_exit_code].into_iter().flatten().peekable();
+        if patterns.peek().is_none() {
+            return refuse("a condition needs one of onStatusReason, onReason and onExitCode".to_owned());
+        }
+        if patterns.any(|pattern| pattern.is_empty() || pattern.chars().count() > MAX_PATTERN) {
+            return refuse(format!("a pattern has 1 to {MAX_PATTERN} characters"));
+        }
+    }
+    Ok(conditions)
 }
 
 fn checked_tags(tags: HashMap<String, String>) -> Result<BTreeMap<String, String>, Error> {

@@ -167,7 +167,11 @@ fn of_batch(settings: &Settings, work: &BatchWork, policies: &Policies) -> Resul
     add("schedulingPriorityOverride", work.scheduling_priority.map(|priority| json!(priority)));
     // Two that retry would multiply: with the broker's own policy the definition's does not count.
     let attempts = work.attempts.or_else(|| policies.infra_retry.is_some().then_some(1));
-    add("retryStrategy", attempts.map(|attempts| json!({ "attempts": attempts })));
+    let mut retry = attempts.map(|attempts| json!({ "attempts": attempts }));
+    if let Some(retry) = retry.as_mut().filter(|_| !work.evaluate_on_exit.is_empty()) {
+        retry["evaluateOnExit"] = json!(work.evaluate_on_exit);
+    }
+    add("retryStrategy", retry);
     add("tags", (!work.tags.is_empty()).then(|| json!(work.tags)));
     Ok(Plan { submit, definition: None })
 }

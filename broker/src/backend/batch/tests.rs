@@ -18,7 +18,7 @@ use serde_json::json;
 use super::*;
 use crate::backend::Verdict;
 use crate::backend::job::JobState;
-use crate::execution::{BatchWork, Policies, PolicyDefaults, PolicyRequest};
+use crate::execution::{BatchWork, EvaluateOnExit, Policies, PolicyDefaults, PolicyRequest};
 use crate::identity::eks::{BatchSettings, CredentialsMode, RoleSettings, SessionPolicy};
 
 /// What the double does with a request.
@@ -189,6 +189,12 @@ async fn what_is_sent_is_what_was_planned() {
         share_identifier: Some("team".to_owned()),
         scheduling_priority: Some(7),
         attempts: Some(2),
+        evaluate_on_exit: vec![EvaluateOnExit {
+            on_status_reason: Some("Host EC2*".to_owned()),
+            on_reason: Some("r".to_owned()),
+            on_exit_code: Some("1*".to_owned()),
+            action: "RETRY".to_owned(),
+        }],
         attempt_timeout: Some(Duration::from_secs(61)),
         tags: [("t".to_owned(), "v".to_owned())].into(),
         ..BatchWork::default()

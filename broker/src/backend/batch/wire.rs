@@ -8,8 +8,8 @@ use aws_sdk_batch::types::{
     ArrayProperties, EksContainer, EksContainerEnvironmentVariable, EksContainerOverride,
     EksContainerResourceRequirements, EksContainerSecurityContext, EksContainerVolumeMount, EksEmptyDir, EksHostPath,
     EksMetadata, EksPersistentVolumeClaim, EksPodProperties, EksPodPropertiesOverride, EksProperties,
-    EksPropertiesOverride, EksSecret, EksVolume, ImagePullSecret, JobDefinitionType, JobDependency, JobTimeout,
-    RetryStrategy,
+    EksPropertiesOverride, EksSecret, EksVolume, EvaluateOnExit, ImagePullSecret, JobDefinitionType, JobDependency, JobTimeout,
+    RetryAction, RetryStrategy,
 };
 use serde_json::{Map, Value};
 
@@ -61,7 +61,10 @@ pub(super) fn submit(request: SubmitJobFluentBuilder, plan: &Fields) -> SubmitJo
         }))
         .set_parameters(text_map(plan, "parameters"))
         .set_retry_strategy(object(plan, "retryStrategy", |retry| {
-            RetryStrategy::builder().set_attempts(number(retry, "attempts")).build()
+            RetryStrategy::builder()
+                .set_attempts(number(retry, "attempts"))
+                .set_evaluate_on_exit(objects(retry, "evaluateOnExit", condition))
+                .build()
         }))
         .set_timeout(object(plan, "timeout", |timeout| {
             JobTimeout::builder().set_attempt_duration_seconds(number(timeout, "attemptDurationSeconds")).build()
@@ -72,6 +75,15 @@ pub(super) fn submit(request: SubmitJobFluentBuilder, plan: &Fields) -> SubmitJo
                 .set_pod_properties(object(overrides, "podProperties", pod_override))
                 .build()
         }))
+}
+
+fn condition(condition: &Fields) -> EvaluateOnExit {
+    EvaluateOnExit::builder()
+        .set_on_status_reason(text(condition, "onStatusReason"))
+        .set_on_reason(text(condition, "onReason"))
+        .set_on_exit_code(text(condition, "onExitCode"))
+        .set_action(text(condition, "action").map(|action| RetryAction::from(action.to_ascii_uppercase().as_str())))
+        .build()
 }
 
 fn pod_override(pod: &Fields) -> EksPodPropertiesOverride {

@@ -145,8 +145,7 @@ impl Runner {
         let (runner, attempts) = (Arc::clone(self), attempts.clone());
         self.spawn(async move {
             if let Err(error) = runner.act(&attempts, number, step).await {
-                let execution = &attempts.oldest().id;
-                warn!(%execution, ?step, error = &error as &dyn std::error::Error, "what is due for a job could not be done");
+                tell(&attempts, step, &error);
                 tokio::time::sleep(PAUSE).await;
             }
             drop(hand);
@@ -288,6 +287,11 @@ impl Runner {
     pub(super) fn error(&self, operation: &'static str, error: ApiError) -> Error {
         refusal::error(&self.settings.target, operation, error)
     }
+}
+
+fn tell(attempts: &Attempts, step: Step, error: &Error) {
+    let execution = &attempts.oldest().id;
+    warn!(%execution, ?step, error = error as &dyn std::error::Error, "what is due for a job could not be done");
 }
 
 /// The view that speaks for a record.
