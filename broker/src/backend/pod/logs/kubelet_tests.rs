@@ -6,7 +6,7 @@ use proptest::test_runner::RngSeed;
 
 use super::super::view::{Nature, Presence};
 use super::kubelet::{BASE, Kubelet, S};
-use super::play::{Act, Habit, Heard, hear, run, runtime, view};
+use super::play::{Act, Habit, Heard, Stands, hear, run, runtime, view};
 use super::*;
 use crate::execution::GapReason;
 
@@ -136,16 +136,16 @@ fn short_life(lines: i64, padding: usize, nature: &Nature) -> Heard {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let spool = Spool::new(SpoolLimits::default(), tasks.clone());
         let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), spool, &tasks, &stop);
-        let of = |ended, presence| View { nature: nature.clone(), presence, ..View::clone(&view(ended)) };
-        let (sender, receiver) = watch::channel(Arc::new(of(None, Presence::Present)));
+        let of = |stands, presence| View { nature: nature.clone(), presence, ..View::clone(&view(stands, 0, None)) };
+        let (sender, receiver) = watch::channel(Arc::new(of(Stands::Runs, Presence::Present)));
         kubelet.change(|state| {
             let padding = ".".repeat(padding);
-            state.files[0].extend((0..lines).map(|number| (BASE - S + number, format!("{number}{padding}"))));
+            state.files()[0].extend((0..lines).map(|number| (BASE - S + number, format!("{number}{padding}"))));
         });
         let ending = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
             kubelet.change(|state| (state.ended, state.is_deleted) = (true, true));
-            let finished = Some(BASE + kubelet.elapsed());
+            let finished = Stands::Ended(BASE + kubelet.elapsed());
             for presence in [Presence::Present, Presence::Gone] {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 sender.send_replace(Arc::new(of(finished, presence)));

@@ -47,14 +47,14 @@ pub(super) enum Act {
 
 /// How the container stands.
 #[derive(Debug, Clone, Copy)]
-enum Stands {
+pub(super) enum Stands {
     Runs,
     Waits,
     Ended(i64),
 }
 
 /// The view of a pod whose container was restarted so often. `last` is when the run before ended.
-fn view(stands: Stands, restarts: u32, last: Option<i64>) -> Arc<View> {
+pub(super) fn view(stands: Stands, restarts: u32, last: Option<i64>) -> Arc<View> {
     let policies = PolicyRequest::default().resolve(&PolicyDefaults::default()).unwrap();
     let ended = |nanos: i64| {
         let time = Timestamp::from_second(nanos / S).unwrap().to_string();
