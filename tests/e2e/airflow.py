@@ -149,6 +149,8 @@ class Airflow:
             # On a busy machine the import takes longer than the 30 s after which a worker gives a task back, and one
             # that was deferred then begins anew.
             "CORE__DAGBAG_IMPORT_TIMEOUT": "180",
+            # Of a worker's call. The first one that a server answers can take far longer than the default of 5 s there.
+            "WORKERS__EXECUTION_API_TIMEOUT": "60",
         }
         kept = {key: os.environ[key] for key in ("PATH", "LANG", "PYTHONPATH") if key in os.environ}
         return {

@@ -8,6 +8,8 @@ import uuid
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from triggers import drive
+
 from podbroker.airflow.start_trigger import RemotePodStartTrigger
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ class Driver:
 
         async def main() -> Any:
             events: list[Any] = []
-            running = asyncio.create_task(self._drive(trigger, events, kill=False))
+            running = asyncio.create_task(drive(trigger, kill=False, events=events))
             async with asyncio.timeout(20):
                 while not events and not running.done():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
@@ -115,7 +117,7 @@ class Driver:
 
         async def main() -> list[Any]:
             events: list[Any] = []
-            running = asyncio.create_task(self._drive(trigger, events, kill=kill))
+            running = asyncio.create_task(drive(trigger, kill=kill, events=events))
             async with asyncio.timeout(20):
                 while not when():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
@@ -124,15 +126,3 @@ class Driver:
             return events
 
         return asyncio.run(main())
-
-    @staticmethod
-    async def _drive(trigger: RemotePodStartTrigger, events: list[Any], *, kill: bool) -> None:
-        try:
-            async for event in trigger.run():
-                events.append(event)  # noqa: PERF401 -- each at its moment
-        except asyncio.CancelledError:
-            if kill:
-                await trigger.on_kill()
-            raise
-        finally:
-            await trigger.cleanup()

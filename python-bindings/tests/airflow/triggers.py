@@ -17,6 +17,7 @@ from podbroker.airflow.trigger import RemotePodTrigger
 
 if TYPE_CHECKING:
     import pytest
+    from airflow.triggers.base import BaseTrigger
     from scripted import FakeClient, RecordingLog
 
 
@@ -109,7 +110,7 @@ class FakeTriggerer:
 
         async def main() -> RemotePodTrigger:
             made = self.make(trigger, trigger_id=trigger_id)
-            running = asyncio.create_task(self._drive(made, kill=kill))
+            running = asyncio.create_task(drive(made, kill=kill))
             async with asyncio.timeout(10):
                 while not (self.many.follows and not self.many.follows[-1].script):  # noqa: ASYNC110
                     await asyncio.sleep(0)
@@ -120,17 +121,6 @@ class FakeTriggerer:
             return made
 
         return asyncio.run(main())
-
-    async def _drive(self, trigger: RemotePodTrigger, *, kill: bool) -> None:
-        try:
-            async for _ in trigger.run():
-                pass
-        except asyncio.CancelledError:
-            if kill:
-                await trigger.on_kill()
-            raise
-        finally:
-            await trigger.cleanup()
 
     async def _channel_of(self, podbroker_conn_id: str) -> Channel:
         self.asked.append(podbroker_conn_id)
@@ -145,6 +135,20 @@ class FakeTriggerer:
         if what == "DeleteXCom":
             self.xcoms.pop(more.get("key", "place"), None)
         return SimpleNamespace(value=self.xcoms.get("place"))
+
+
+async def drive(trigger: BaseTrigger, *, kill: bool, events: list[Any] | None = None) -> None:
+    """Runs it as a triggerer does, until it ends or is cancelled; keeps its events if they are wanted."""
+    try:
+        async for event in trigger.run():
+            if events is not None:
+                events.append(event)
+    except asyncio.CancelledError:
+        if kill:
+            await trigger.on_kill()
+        raise
+    finally:
+        await trigger.cleanup()
 
 
 def is_end(event: object) -> bool:
