@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::execution::{Address, Event, Execution, ExecutionId, State, Submit, Tenant, WatchOptions};
 
 mod census;
+pub mod job;
 pub mod pod;
 
 pub use census::{Census, Presence};
