@@ -34,6 +34,43 @@ pub struct Submit {
     pub subject: String,
 }
 
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Workload {
+    /// A pod as the caller sent it: untyped, so that fields newer than ours reach the API server.
+    Pod(Map<String, Value>),
+    /// A job from a job definition.
+    Batch(Box<BatchWork>),
+}
+
+/// A job from a job definition, in the shapes of AWS Batch. What is absent is the definition's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct BatchWork {
+    /// Name, name:revision or ARN.
+    pub job_definition: String,
+    /// Name or ARN; the target's without.
+    pub job_queue: Option<String>,
+    /// For the definition's placeholders.
+    pub parameters: BTreeMap<String, String>,
+    /// `eksPropertiesOverride`.
+    pub eks_properties_override: Map<String, Value>,
+    /// 2 to 10,000.
+    pub array_size: Option<u32>,
+    /// Ids of jobs to wait for, at most 20.
+    pub depends_on: Vec<String>,
+    /// For fair-share queues.
+    pub share_identifier: Option<String>,
+    /// For fair-share queues.
+    pub scheduling_priority: Option<i32>,
+    /// `retryStrategy.attempts`, 1 to 10.
+    pub attempts: Option<u32>,
+    /// `timeout.attemptDurationSeconds`, at least 60 s.
+    pub attempt_timeout: Option<Duration>,
+    /// Of the job.
+    pub tags: BTreeMap<String, String>,
+}
+
 /// What a submit is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubmitMode {
