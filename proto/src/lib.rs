@@ -4,6 +4,8 @@
 //! The code is checked in, so that neither the broker nor the Python package needs a protobuf compiler; the test
 //! `generated_code_is_fresh` proves that it is what the proto files say.
 
+pub mod codec;
+
 /// Version 1 of the contract.
 #[expect(
     clippy::pedantic,

@@ -20,6 +20,7 @@ fn generated_code_is_fresh() {
     let mut config = tonic_prost_build::Config::new();
     config.bytes([".podbroker.v1.LogLine.content", ".podbroker.v1.LogChunk.line_cursor", ".podbroker.v1.Event.cursor"]);
     tonic_prost_build::configure()
+        .codec_path("crate::codec::Codec")
         .out_dir(out.path())
         .compile_fds_with_config(descriptors.clone(), config)
         .expect("the code generates");
