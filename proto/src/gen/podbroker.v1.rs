@@ -215,7 +215,7 @@ pub struct BatchWorkload {
     /// `eksPropertiesOverride` as JSON.
     #[prost(bytes = "vec", tag = "4")]
     pub eks_properties_override_json: ::prost::alloc::vec::Vec<u8>,
-    /// Size of an array job, 2 to 10,000; 0 means none.
+    /// Size of an array job, 2 to 10,000; 0 means none. The container `main` of child 7 is called `7/main` in lines and outcomes.
     #[prost(int32, tag = "5")]
     pub array_size: i32,
     /// `dependsOn`: ids of Batch jobs to wait for.
@@ -238,6 +238,10 @@ pub struct BatchWorkload {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// `retryStrategy.evaluateOnExit` as JSON: a list of up to 5 conditions, in their order. Needs `attempts`. Empty: none. Feature
+    /// `batch-evaluate-on-exit`.
+    #[prost(bytes = "vec", tag = "12")]
+    pub evaluate_on_exit_json: ::prost::alloc::vec::Vec<u8>,
 }
 /// How an execution is run. An absent message or a zero value means the target's default; Execution.policies says what
 /// it was resolved to.
