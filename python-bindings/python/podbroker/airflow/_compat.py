@@ -25,6 +25,11 @@ AIRFLOW_V_3_2_PLUS = _VERSION >= (3, 2)
 AIRFLOW_V_3_3_PLUS = _VERSION >= (3, 3)
 
 try:
+    from airflow.sdk import BaseOperator
+except ImportError:  # Airflow 2.11
+    from airflow.models.baseoperator import BaseOperator  # type: ignore[no-redef,import-not-found,unused-ignore]
+
+try:
     from airflow.sdk import BaseHook
 except ImportError:  # Airflow 2.11 and 3.0
     from airflow.hooks.base import BaseHook  # type: ignore[no-redef,attr-defined,unused-ignore]
@@ -114,6 +119,7 @@ __all__ = [
     "AirflowTaskTerminated",
     "AirflowTaskTimeout",
     "BaseHook",
+    "BaseOperator",
     "ExecutionMode",
     "KubernetesPodOperator",
     "PodLaunchFailedException",
