@@ -254,7 +254,12 @@ class Run:
 
     def states(self) -> dict[str, str]:
         """The states of its tasks, by task and map index."""
-        tasks = self.airflow.call("GET", self._path("taskInstances"))["task_instances"]
+        tasks: list[dict[str, Any]] = []
+        while True:
+            answer = self.airflow.call("GET", f"{self._path('taskInstances')}?limit=100&offset={len(tasks)}")
+            tasks += answer["task_instances"]
+            if not answer["task_instances"] or len(tasks) >= answer["total_entries"]:
+                break
         return {f"{one['task_id']}[{one['map_index']}]": str(one["state"]) for one in tasks}
 
     def clear(self, task: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import gzip
 import hashlib
@@ -11,6 +12,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from google.protobuf import json_format
 
 import podbroker
 from e2e.archiving import (
@@ -31,10 +33,11 @@ from e2e.following import Story, collect, follow, has_line
 from e2e.manifests import numbered, shell
 from e2e.stores import SECRET
 from e2e.waiting import wait_for
+from e2e.wire import Wire
 from podbroker import ExecutionState, Policies, ResultSource
 
 if TYPE_CHECKING:
-    from e2e.broker import Brokers
+    from e2e.broker import Broker, Brokers
     from e2e.site import Namespace
     from e2e.stores import Bucket, Folder, Store
     from podbroker import Client
@@ -361,3 +364,39 @@ def test_an_archive_that_cannot_be_written_is_no_start(namespace: Namespace, bro
     broker.launch()
     assert broker.wait(within=LONG) != 0
     assert "archive" in broker.log
+
+
+def test_a_byte_budget_is_told_alike_of_the_pod_and_of_the_archive(
+    namespace: Namespace, brokers: Brokers, folder: Folder
+) -> None:
+    broker = prepared(brokers, namespace, folder, flush="1s").start()
+    without = brokers.start(namespace=namespace)
+    name = run(broker.client(), "budget", WORDS)
+    archived(folder)
+    everything = sum(len(line) + 1 for line in LINES)
+    cut = "GAP_REASON_BUDGET_EXCEEDED"
+    expected = {
+        # Nine lines of 7 bytes and four of 8.
+        100: (LINES[:13], [cut], [False]),
+        everything - 1: (LINES[:-1], [cut], [False]),
+        everything: (LINES, [], [True]),
+    }
+    assert {budget: told(without, name, budget) for budget in expected} == expected
+    # This one has both.
+    assert {budget: told(broker, name, budget) for budget in expected} == expected
+    gone(broker.client(), namespace, name)
+    assert {budget: told(broker, name, budget) for budget in expected} == expected
+
+
+def told(broker: Broker, name: str, budget: int) -> tuple[list[str], list[str], list[bool]]:
+    """The lines of a watch with a byte budget, why lines are missing, and which logs were told to their ends."""
+    request = {"name": name, "options": {"max_log_bytes": budget}}
+    with Wire(broker.port) as wire:
+        answers = [json_format.MessageToDict(one) for one in wire.stream("WatchExecution", request)]
+    events = [answer["event"] for answer in answers]
+    lines = [line for event in events for line in event.get("logChunk", {}).get("lines", [])]
+    return (
+        [base64.b64decode(line.get("content", "")).decode() for line in lines],
+        [event["logGap"]["reason"] for event in events if "logGap" in event],
+        [event["logStreamEnd"].get("complete", False) for event in events if "logStreamEnd" in event],
+    )

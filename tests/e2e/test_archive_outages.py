@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import urllib.request
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from e2e.archiving import LINES, LONG, SLOW, SLOW_LINES, WORDS, archived, gone, prepared, run
-from e2e.broker import TARGET
+from e2e.broker import TARGET, program
 from e2e.following import follow
 from e2e.stores import SECRET
 from e2e.waiting import wait_for
@@ -67,7 +69,7 @@ def test_an_outage_is_told_once_harms_nobody_and_is_made_up_for(
     assert "2 executions wait" in text
     assert metric(broker, "trouble") == 1
     *_, broken = client.check(TARGET)
-    assert (broken.link, broken.status) == ("archive", CheckStatus.FAILED)
+    assert (broken.link, broken.status) == ("archive", CheckStatus.WARNING)
     assert ("policy" in broken.fix) == status.startswith("403")
     assert len(namespace.pods) == 2
     assert not bucket.outcomes()
@@ -129,3 +131,37 @@ def test_a_pod_that_goes_unarchived_leaves_its_outcome_and_the_word_that_lines_a
     assert story.text() == SLOW_LINES[: len(story.text())]
     assert story.text() == SLOW_LINES or story.gaps
     assert metric(broker, "lost_total") == 0
+
+
+def test_a_bucket_that_refuses_at_the_start_is_told_and_pods_run(
+    namespace: Namespace, brokers: Brokers, bucket: Bucket
+) -> None:
+    status = "403 Forbidden"
+    fault = bucket.proxy.answer("*", "/", status=status, body=FAULTS[status])
+    broker = prepared(brokers, namespace, bucket, flush="1s").start()
+    assert TROUBLE in broker.log
+    assert "cannot be used" in readiness(broker)[1]
+    client = broker.client()
+    name = run(client, "early", WORDS)
+    assert follow(client, name).text() == LINES
+    *chain, archive = client.check(TARGET)
+    assert {check.status for check in chain} == {CheckStatus.PASSED}
+    assert (archive.link, archive.status) == ("archive", CheckStatus.WARNING)
+    assert archive.fix
+    environment = {"PATH": os.environ["PATH"], "PODBROKER_ADDRESS": broker.address}
+    command = [str(program()), "check", TARGET]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^warn  archive ", done.stdout, re.MULTILINE)
+
+    fault.stop()
+    archived(bucket)
+    assert not follow(client, name).gaps
+
+
+def test_a_bucket_that_does_not_exist_is_no_start(namespace: Namespace, brokers: Brokers, bucket: Bucket) -> None:
+    broker = prepared(brokers, namespace, bucket, url="s3://no-such-bucket/archive")
+    broker.launch()
+    assert broker.wait(within=LONG) != 0
+    assert "the archive cannot be written" in broker.log
+    assert "no-such-bucket" in broker.log or "NoSuchBucket" in broker.log

@@ -203,6 +203,45 @@ def test_a_second_attempt_that_the_cluster_refuses_is_the_outcome(
     assert len(namespace.pods) == 1
 
 
+def test_a_quota_that_the_next_attempt_waits_for_is_told_once_and_by_every_broker(
+    namespace: Namespace, brokers: Brokers, site: Site
+) -> None:
+    both = [brokers.start(namespace=namespace) for _ in range(2)]
+    clients = [broker.client() for broker in both]
+    execution = clients[0].submit(target=TARGET, execution_id="again", pod=FIRST_RUNS, policies=twice(1)).execution
+    name = execution.name
+    follow_until(clients[0], name, says("ready", 1), within=LONG)
+    namespace.create("resource_quota", {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "0"}}})
+    wait_for("pods to be refused", lambda: refuses_pods(site, namespace), within=LONG)
+
+    def tried(times: int) -> bool:
+        return all(broker.log.count("what is due could not be done") >= times for broker in both)
+
+    def written() -> str:
+        text: str = namespace.only_pod["metadata"]["annotations"]["podbroker.io/waiting-attempt"]
+        return text
+
+    with clients[0].watch(name) as watch:
+        evict(site, namespace, execution.attempts[0].pod_name)
+        story = collect(watch, Story(), lambda story: "QUOTA" in story.notices, within=LONG)
+        for client in clients:
+            follow_until(client, name, lambda story: "QUOTA" in story.notices, within=LONG)
+            assert "attempt 2 waits" in client.get(name).state_reason
+            assert "exceeded quota" in client.get(name).state_reason
+        wait_for("each to have tried it", lambda: tried(1), within=LONG)
+        first = written()
+        wait_for("each to have tried it again", lambda: tried(2), within=LONG)
+        assert written() == first, "it is written once"
+        assert len(namespace.pods) == 1
+        site.core.delete_namespaced_resource_quota("full", namespace.name)
+        collect(watch, story, ended, within=LONG)
+
+    assert story.outcome.state is ExecutionState.SUCCEEDED
+    assert lines(story, 2) == ["attempt 2", "done"]
+    assert story.notices.count("QUOTA") == 1
+    assert len(namespace.pods) == 2
+
+
 def test_a_first_pod_whose_manifest_was_damaged_is_the_last_one(
     namespace: Namespace, client: Client, site: Site
 ) -> None:

@@ -55,6 +55,19 @@ def test_a_container_that_floods_for_ever_does_not_withhold_the_end(client: Clie
     client.release(name)
 
 
+def test_a_container_that_was_silent_for_long_before_its_end_has_given_up_nothing(client: Client) -> None:
+    policies = Policies(drain_deadline=SHORT_DRAIN)
+    manifest = shell("echo first; sleep 10")
+    name = client.submit(target=TARGET, execution_id="silent", pod=manifest, policies=policies).execution.name
+
+    story = follow(client, name, within=LONG)
+
+    assert story.text() == ["first"]
+    assert not story.gaps
+    (end,) = (event for event in story.events if isinstance(event, podbroker.LogStreamEnd))
+    assert end.complete
+
+
 def test_a_read_that_hangs_does_not_withhold_the_outcome(namespace: Namespace, brokers: Brokers) -> None:
     with brokers.api_server_proxy() as proxy:
         client = brokers.start(namespace=namespace, api_server=proxy).client()

@@ -21,6 +21,7 @@ from e2e.manifests import shell
 from e2e.proxy import Proxy
 from e2e.stores import BUCKET, Bucket
 from e2e.waiting import wait_for
+from podbroker import CheckStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,13 @@ def asked_of_s3(aws: Aws) -> list[dict[str, Any]]:
     """The calls of the broker."""
     actions = ("PutObject", "GetObject", "DeleteObject", "ListBucket")
     return [call for action in actions for call in aws.calls(action)]
+
+
+def told_of_archive(client: Client) -> tuple[CheckStatus, set[CheckStatus]]:
+    """What a check says of the archive, and of all that is before it."""
+    *chain, archive = client.check(TARGET)
+    assert archive.link == "archive"
+    return archive.status, {check.status for check in chain}
 
 
 def no_secret_is_in(log: str, aws: Aws) -> bool:
@@ -117,26 +125,37 @@ def test_the_shipped_policy_is_enough_for_the_brokers_own_role(
 
 
 @pytest.mark.usefixtures("remote")
-def test_a_role_that_may_not_write_is_no_start(aws: Aws, brokers: Brokers, bucket: Bucket) -> None:
+def test_a_role_that_may_not_write_yet_keeps_no_broker_from_its_work(
+    aws: Aws, brokers: Brokers, bucket: Bucket
+) -> None:
     aws.config["roles"][WORKLOAD]["policy"] = POLICY
     aws.apply()
-    broker = prepared(aws, brokers, bucket, credentials_of=TARGET)
-    broker.launch()
-    assert broker.wait(within=LONG) != 0
-    assert "the archive cannot be written" in broker.log
+    broker = prepared(aws, brokers, bucket, credentials_of=TARGET).start()
+    assert "the archive cannot be used" in broker.log
     assert "AccessDenied" in broker.log
+    client = broker.client()
+    name = run(client, "early", WORDS)
+    assert follow(client, name).text() == LINES
+    assert told_of_archive(client) == (CheckStatus.WARNING, {CheckStatus.PASSED})
     assert {call["caller"] for call in asked_of_s3(aws)} == {SESSION}
+
+    aws.role["policy"] = {"Statement": [*aws.role["policy"]["Statement"], *POLICY["Statement"]]}
+    aws.apply()
+    archived(bucket)
     assert no_secret_is_in(broker.log, aws)
 
 
 @pytest.mark.usefixtures("remote")
-def test_a_role_that_does_not_let_the_broker_in_is_no_start(aws: Aws, brokers: Brokers, bucket: Bucket) -> None:
+def test_a_role_that_does_not_let_the_broker_in_is_named_for_the_archive_too(
+    aws: Aws, brokers: Brokers, bucket: Bucket
+) -> None:
     aws.role["trust"] = {"principals": []}
     aws.apply()
-    broker = prepared(aws, brokers, bucket, credentials_of=TARGET)
-    broker.launch()
-    assert broker.wait(within=LONG) != 0
+    broker = prepared(aws, brokers, bucket, credentials_of=TARGET).start()
     assert f"not allowed to assume {ROLE}" in broker.log
+    archive, chain = told_of_archive(broker.client())
+    assert archive is CheckStatus.WARNING
+    assert CheckStatus.FAILED in chain
     assert not asked_of_s3(aws)
     assert no_secret_is_in(broker.log, aws)
 

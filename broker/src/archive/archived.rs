@@ -148,7 +148,7 @@ impl Archived {
         address: Address,
         now: Execution,
         mut cursor: Cursor,
-        mut options: WatchOptions,
+        options: WatchOptions,
         mut early: Option<Replay>,
         mut opened: Option<EventStream>,
     ) -> EventStream {
@@ -176,9 +176,6 @@ impl Archived {
                             }
                             Ok(None) | Err(_) => break,
                         }
-                    }
-                    if options.max_log_bytes.is_some_and(|limit| cursor.log_bytes >= limit) {
-                        options.logs = LogMode::None;
                     }
                 }
                 let encoded = cursor.encode();

@@ -5,6 +5,9 @@
 //! whatever is still there of it. The day goes last, so that a broker that dies meanwhile leaves nothing that nobody finds.
 //! Two replicas that do the same at once do no harm. What cannot be read or deleted is left for the next time and keeps
 //! nothing else.
+//!
+//! The time that counts is the store's, as the signs of life tell it: a broker whose clock runs a year ahead must not delete
+//! everything. When something ended was told by its cluster, and when it was written by the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,11 +35,6 @@ fn day(time: Timestamp) -> Date {
     time.to_zoned(TimeZone::UTC).date()
 }
 
-/// The name of the day that it is.
-pub(super) fn today() -> String {
-    day(Timestamp::now()).to_string()
-}
-
 /// What to do with an execution of a day that is old enough.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Judgement {
@@ -54,6 +52,12 @@ fn judge(latest: Option<Timestamp>, limit: Timestamp) -> Judgement {
 }
 
 impl Archive {
+    /// The name of the day that it is.
+    pub(super) fn today(&self) -> String {
+        // A wrong day harms nothing: what is young moves to another one.
+        day(self.life.now().unwrap_or_else(Timestamp::now)).to_string()
+    }
+
     /// Looks for what has expired until it is told to stop.
     pub(super) async fn expire(self: Arc<Self>, stop: CancellationToken) {
         let mut wait = FIRST;
@@ -62,8 +66,10 @@ impl Archive {
             if stop.run_until_cancelled(tokio::time::sleep(jitter)).await.is_none() {
                 return;
             }
+            // A store that has not taken a sign yet is not asked for more.
+            let Some(now) = self.life.now() else { continue };
             wait = EVERY;
-            match stop.run_until_cancelled(self.sweep(Timestamp::now())).await {
+            match stop.run_until_cancelled(self.sweep(now)).await {
                 Some(Ok(0)) => {}
                 Some(Ok(expired)) => info!(expired, "executions have left the archive"),
                 Some(Err(error)) => {
@@ -75,7 +81,7 @@ impl Archive {
         }
     }
 
-    /// Deletes what has expired; returns how many executions.
+    /// Deletes what has expired at that time; returns how many executions.
     pub(super) async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
         let retention = SignedDuration::try_from(self.settings.retention).unwrap_or(SignedDuration::MAX);
         let limit = now.saturating_sub(retention).unwrap_or(Timestamp::MIN);

@@ -196,7 +196,7 @@ impl Archive {
             }
             let cursor = known.iter().rev().find_map(Generation::cursor).unwrap_or_default();
             // The day first: what no day knows of would never expire.
-            self.store.put(&self.store.day(&super::expire::today(), &hash), "").await?;
+            self.store.put(&self.store.day(&self.today(), &hash), "").await?;
             let claim = Claim { writer: self.life.me().to_owned(), cursor: text(&cursor) };
             let path = self.store.generation(&hash, number, "claim.json");
             if self.store.create(&path, json(&claim)).await? == Made::Now {

@@ -1,11 +1,11 @@
 //! Signs of life: which writers may be trusted to go on writing.
 //!
 //! Each replica writes one small object again and again, however many executions it archives, and looks at those of the
-//! others. Ages are differences of the store's own times, so no clock of ours counts. A writer that is taken for dead and is not
-//! does no harm: what both write is merged by position.
+//! others. Ages are differences of the store's own times, so no clock of ours counts; the retention goes by that time, too. A
+//! writer that is taken for dead and is not does no harm: what both write is merged by position.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -36,6 +36,8 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 pub(super) struct Life {
     me: String,
     alive: watch::Sender<HashSet<String>>,
+    /// The store's time of our last sign, and when that was given.
+    clock: StdMutex<Option<(Timestamp, Instant)>>,
     /// When the signs of the others were looked at last.
     looked: Mutex<Option<Instant>>,
 }
@@ -44,7 +46,7 @@ impl Life {
     pub(super) fn new() -> Self {
         let me = format!("{:016x}", rand::random::<u64>());
         let alive = watch::Sender::new(HashSet::from([me.clone()]));
-        Self { me, alive, looked: Mutex::default() }
+        Self { me, alive, clock: StdMutex::default(), looked: Mutex::default() }
     }
 
     /// This replica's name.
@@ -55,6 +57,14 @@ impl Life {
     /// Whether a writer was alive when the signs were looked at last.
     pub(super) fn is_alive(&self, writer: &str) -> bool {
         self.alive.borrow().contains(writer)
+    }
+
+    /// The store's time now, by its time of our last sign; nothing before the first one. Between two signs it goes on by the
+    /// machine's monotonic clock.
+    pub(super) fn now(&self) -> Option<Timestamp> {
+        // Nothing panics while it holds the lock.
+        let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.and_then(|(time, at)| time.checked_add(SignedDuration::try_from(at.elapsed()).ok()?).ok())
     }
 
     /// Waits until a writer is dead.
@@ -76,25 +86,30 @@ impl Life {
     /// Gives one sign and looks around.
     pub(super) async fn sign(&self, store: &Store) -> Result<(), StoreError> {
         store.put(&store.at(&["writers", &self.me]), "alive\n").await?;
-        for path in self.look(store).await? {
+        let signed = Instant::now();
+        let look = self.look(store).await?;
+        if let Some(time) = look.signed {
+            *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, signed));
+        }
+        for path in look.forgotten {
             store.delete(&path).await?;
         }
         Ok(())
     }
 
-    /// Looks who is alive; returns the signs that nobody needs any more.
-    async fn look(&self, store: &Store) -> Result<Vec<object_store::path::Path>, StoreError> {
+    /// Looks who is alive.
+    async fn look(&self, store: &Store) -> Result<Look, StoreError> {
         let signs = store.list(&store.at(&["writers"]), MAX_WRITERS).await?;
-        let (alive, forgotten) = judge(&signs, &self.me);
+        let look = judge(&signs, &self.me);
         self.alive.send_if_modified(|known| {
-            let changed = *known != alive;
+            let changed = *known != look.alive;
             if changed {
-                info!(writers = alive.len(), "the writers of the archive have changed");
-                *known = alive;
+                info!(writers = look.alive.len(), "the writers of the archive have changed");
+                known.clone_from(&look.alive);
             }
             changed
         });
-        Ok(forgotten)
+        Ok(look)
     }
 
     /// Gives signs until it is told to stop. While the store is away they come sooner, and find out for everybody when it is
@@ -126,17 +141,27 @@ impl Life {
     }
 }
 
-/// Who is alive, and which signs are so old that nobody needs them.
-fn judge(signs: &[ObjectMeta], me: &str) -> (HashSet<String>, Vec<object_store::path::Path>) {
+/// What a look at the signs has shown.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    alive: HashSet<String>,
+    /// Signs that are so old that nobody needs them.
+    forgotten: Vec<object_store::path::Path>,
+    /// The store's time of our own.
+    signed: Option<Timestamp>,
+}
+
+fn judge(signs: &[ObjectMeta], me: &str) -> Look {
     let name = |sign: &ObjectMeta| sign.location.filename().unwrap_or_default().to_owned();
     let time = |sign: &ObjectMeta| Timestamp::from_second(sign.last_modified.timestamp()).unwrap_or(Timestamp::MIN);
     // Ours was written just now.
-    let now = signs.iter().find(|sign| name(sign) == me).map_or(Timestamp::MAX, time);
+    let signed = signs.iter().find(|sign| name(sign) == me).map(time);
+    let now = signed.unwrap_or(Timestamp::MAX);
     let age = |sign: &ObjectMeta| now.duration_since(time(sign));
     let mut alive: HashSet<_> = signs.iter().filter(|sign| age(sign) <= DEAD_AFTER).map(name).collect();
     alive.insert(me.to_owned());
     let forgotten = signs.iter().filter(|sign| age(sign) > FORGOTTEN_AFTER && name(sign) != me);
-    (alive, forgotten.map(|sign| sign.location.clone()).collect())
+    Look { alive, forgotten: forgotten.map(|sign| sign.location.clone()).collect(), signed }
 }
 
 #[cfg(test)]
@@ -152,8 +177,9 @@ mod tests {
     #[test]
     fn silence_is_death_and_is_measured_from_our_own_sign() {
         let signs = [sign("me", 0), sign("young", 60), sign("silent", 80), sign("long-gone", 4000)];
-        let (alive, forgotten) = judge(&signs, "me");
-        assert_eq!(alive, ["me", "young"].map(str::to_owned).into());
-        assert_eq!(forgotten, [signs[3].location.clone()]);
+        let look = judge(&signs, "me");
+        assert_eq!(look.alive, ["me", "young"].map(str::to_owned).into());
+        assert_eq!(look.forgotten, [signs[3].location.clone()]);
+        assert_eq!(look.signed, Timestamp::from_second(1_700_000_000).ok());
     }
 }

@@ -90,7 +90,7 @@ pub struct Settings {
 pub enum Place {
     /// On a file system of ours: if it cannot be used, somebody has to put it right.
     Here,
-    /// Behind a network: it may be away for a while, and what does not need it goes on.
+    /// Behind a network: it may be away for a while, or refuse for a while, and what does not need it goes on.
     Elsewhere,
 }
 
@@ -165,7 +165,7 @@ impl Archive {
         let probed = tokio::time::timeout(PROBE_LIMIT, probe(&store, &life)).await;
         match probed {
             Ok(Ok(())) => {}
-            Ok(Err(OpenError::Store(error))) if settings.place == Place::Elsewhere && !error.is_refusal() => {
+            Ok(Err(OpenError::Store(error))) if settings.place == Place::Elsewhere && !error.is_misplaced() => {
                 store.set_away(true);
                 trouble.signed(Err(&error));
             }

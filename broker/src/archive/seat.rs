@@ -199,7 +199,8 @@ impl Reader {
             return Vec::new();
         }
         let key = key(&instance);
-        let since = self.options.since;
+        let (since, budget) = (self.options.since, self.options.max_log_bytes);
+        let (mut bytes, mut over_budget) = (self.cursor.log_bytes, false);
         let seat = self.seat(&key);
         let since = since.filter(|_| seat.fresh);
         if before == seat.mark {
@@ -222,13 +223,19 @@ impl Reader {
                 seat.doubt.get_or_insert_with(|| unproved(&instance));
             }
             seat.mark = mark;
-            seat.place = mark.position(&line.content);
+            let place = mark.position(&line.content);
             let too_early = since.is_some_and(|since| i128::from(line.nanos) < since.as_nanosecond());
             if wanted.is_empty() && (too_early || seat.skip > 0) {
                 seat.skip = seat.skip.saturating_sub(1);
-                first = seat.place;
+                (seat.place, first) = (place, place);
                 continue;
             }
+            over_budget = !line.fits(bytes, budget);
+            if over_budget {
+                break;
+            }
+            bytes += line.bytes();
+            seat.place = place;
             if let Some(doubt) = seat.doubt.take() {
                 gap = Some(Gap { before: Timestamp::from_nanosecond(line.nanos.into()).ok(), ..doubt });
             }
@@ -243,31 +250,35 @@ impl Reader {
             if skip == 0 {
                 self.cursor.set_stream(&key, place);
             }
-            return events;
+        } else {
+            self.cursor.set_stream(&key, InstancePosition { skip: 0, ..first });
+            let before = self.cursor.clone();
+            self.cursor.set_stream(&key, place);
+            self.cursor.log_bytes = bytes;
+            self.open.insert(key.clone(), instance.clone());
+            let chunk = LogChunk { instance: instance.clone(), lines: wanted, before };
+            events.push(self.event(EventKind::LogChunk(chunk)));
         }
-        self.cursor.set_stream(&key, InstancePosition { skip: 0, ..first });
-        let before = self.cursor.clone();
-        self.cursor.set_stream(&key, place);
-        self.cursor.log_bytes += wanted.iter().map(|line| line.content.len() as u64 + 1).sum::<u64>();
-        self.open.insert(key, instance.clone());
-        events.push(self.event(EventKind::LogChunk(LogChunk { instance, lines: wanted, before })));
-        if self.options.max_log_bytes.is_some_and(|limit| self.cursor.log_bytes >= limit) {
-            events.extend(self.stop_reading());
+        if over_budget {
+            events.extend(self.exceed(&key, instance));
         }
         events
     }
 
-    /// The watch's budget is used up.
-    fn stop_reading(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for (key, instance) in std::mem::take(&mut self.open) {
-            let message = "the watch's byte budget is used up".to_owned();
-            let gap = Gap { reason: GapReason::BudgetExceeded, message, ..unproved(&instance) };
-            events.push(self.event(EventKind::LogGap(gap)));
-            self.cursor.set_stream(&key, InstancePosition { position: Position::Complete, skip: 0 });
+    /// The watch's byte budget has no room for the next line of a log.
+    fn exceed(&mut self, key: &StreamKey, instance: Instance) -> Vec<Event> {
+        self.open.remove(key);
+        let seat = self.seat(key);
+        let after = Mark::of(seat.place);
+        (seat.mark, seat.doubt) = (Mark::END, None);
+        let after = (after > Mark::START).then(|| Timestamp::from_nanosecond(after.nanos.into()).ok()).flatten();
+        let message = "the watch's byte budget is used up".to_owned();
+        let gap = Gap { reason: GapReason::BudgetExceeded, after, message, ..unproved(&instance) };
+        let mut events = vec![self.event(EventKind::LogGap(gap))];
+        if self.options.follow == Follow::UntilTheEnd {
+            self.cursor.set_stream(key, InstancePosition { position: Position::Complete, skip: 0 });
             events.push(self.event(EventKind::LogStreamEnd(instance, Completeness::Cut)));
         }
-        self.options.logs = LogMode::None;
         events
     }
 }

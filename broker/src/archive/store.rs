@@ -132,6 +132,12 @@ impl StoreError {
             }
         )
     }
+
+    /// Neither time nor a right mends this: there is no such bucket, or the store cannot do what is asked of it.
+    pub(super) fn is_misplaced(&self) -> bool {
+        use object_store::Error::{NotFound, NotImplemented, NotSupported};
+        matches!(self, Self::Failed { source: NotFound { .. } | NotImplemented { .. } | NotSupported { .. }, .. })
+    }
 }
 
 /// A file system without room says so somewhere in the causes.

@@ -113,6 +113,11 @@ pub enum Verdict {
         /// What to do.
         fix: String,
     },
+    /// It does not, and pods run all the same.
+    Warned {
+        /// What to do.
+        fix: String,
+    },
     /// A link before it is broken.
     Skipped,
 }

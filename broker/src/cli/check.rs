@@ -9,7 +9,7 @@ use super::{Done, FAILED, Format, json, selector, target_or_only};
 /// Check each link of the chain from you to a running pod at a target
 ///
 /// Creates nothing. One line says of each link whether it holds and who you are there, and how to mend it if it does not.
-/// The exit code is 1 if a link is broken.
+/// The exit code is 1 if a link is broken. A warning is about what pods run without, and is none.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -42,6 +42,7 @@ fn line(check: &proto::Check) -> String {
     let status = match check.status() {
         proto::CheckStatus::Passed => "ok",
         proto::CheckStatus::Failed => "FAIL",
+        proto::CheckStatus::Warning => "warn",
         proto::CheckStatus::Skipped => "skip",
         proto::CheckStatus::Unspecified => "?",
     };
@@ -69,6 +70,8 @@ mod tests {
         check.set_status(proto::CheckStatus::Failed);
         let head = format!("FAIL  {:<32} denied", "permission create pods");
         assert_eq!(line(&check), format!("{head}\n      to mend it: bind the role"));
+        check.set_status(proto::CheckStatus::Warning);
+        assert!(line(&check).starts_with("warn  permission create pods "), "{}", line(&check));
         check.set_status(proto::CheckStatus::Passed);
         check.fix.clear();
         assert_eq!(line(&check), format!("ok    {:<32} denied", "permission create pods"));

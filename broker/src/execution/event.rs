@@ -91,6 +91,18 @@ pub struct LogLine {
     pub partial: bool,
 }
 
+impl LogLine {
+    /// What it counts in the byte budget of a watch: its content and the line's end.
+    pub fn bytes(&self) -> u64 {
+        self.content.len() as u64 + 1
+    }
+
+    /// Whether it fits into a budget of which so much is used.
+    pub fn fits(&self, used: u64, budget: Option<u64>) -> bool {
+        budget.is_none_or(|budget| used.saturating_add(self.bytes()) <= budget)
+    }
+}
+
 /// Lines are missing here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
@@ -156,7 +168,7 @@ pub struct WatchOptions {
     pub since: Option<Timestamp>,
     /// What to do when everything so far was sent.
     pub follow: Follow,
-    /// At most so many bytes of lines.
+    /// At most so many bytes of lines; what a log has beyond that is a gap.
     pub max_log_bytes: Option<u64>,
 }
 

@@ -43,8 +43,9 @@ pub enum ArchiveError {
     Open(#[from] OpenError),
 }
 
-/// Opens the archive, if there is to be one, and tries it: a broker that can never archive keeps pods for nothing. A bucket
-/// that is away for a while keeps no broker from its other work.
+/// Opens the archive, if there is to be one, and tries it: what is configured wrong is told by not starting. A bucket that
+/// is away, or refuses, keeps no broker from its other work, no more than when that begins later: who may reach a bucket is
+/// changed by others, and a restart must not turn their mistake into an outage of everything.
 pub(super) async fn open(
     config: &Config,
     counters: &ArchiveCounters,

@@ -799,7 +799,8 @@ pub struct LogStreamEnd {
 pub struct Notice {
     /// UPPER_SNAKE_CASE and stable, for a program. Why it does not run: QUEUED, UNSCHEDULABLE, SCALING_UP, PREEMPTING,
     /// VOLUME_NOT_READY, SANDBOX_FAILED, PULLING_IMAGE, IMAGE_PULL_FAILED, CONTAINER_WAITING, INIT_CONTAINER, and
-    /// EVENTS_NOT_READABLE when the cluster does not let the broker see more. What happens to it: CONTAINER_RESTARTED,
+    /// EVENTS_NOT_READABLE when the cluster does not let the broker see more. Why the next attempt is not made yet: QUOTA,
+    /// ATTEMPT_WAITS; and why it never will be: ATTEMPT_REFUSED. What happens to it: CONTAINER_RESTARTED,
     /// CANCEL_REQUESTED, DELETE_REQUESTED, DISRUPTION, NODE_UNREACHABLE, RESULT_MISSING. Others may come.
     #[prost(string, tag = "1")]
     pub code: ::prost::alloc::string::String,
@@ -987,7 +988,7 @@ pub struct Check {
     /// Who we are at this link, or what was found.
     #[prost(string, tag = "4")]
     pub detail: ::prost::alloc::string::String,
-    /// What to do about a failure; empty when it passed.
+    /// What to do about a failure or a warning; empty when it passed.
     #[prost(string, tag = "5")]
     pub fix: ::prost::alloc::string::String,
 }
@@ -1072,6 +1073,8 @@ pub enum CheckStatus {
     Failed = 2,
     /// Not tried, because a link before it is broken.
     Skipped = 3,
+    /// It does not hold, and pods run all the same: the archive, and the verbs on events and leases.
+    Warning = 4,
 }
 impl CheckStatus {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1084,6 +1087,7 @@ impl CheckStatus {
             Self::Passed => "CHECK_STATUS_PASSED",
             Self::Failed => "CHECK_STATUS_FAILED",
             Self::Skipped => "CHECK_STATUS_SKIPPED",
+            Self::Warning => "CHECK_STATUS_WARNING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1093,6 +1097,7 @@ impl CheckStatus {
             "CHECK_STATUS_PASSED" => Some(Self::Passed),
             "CHECK_STATUS_FAILED" => Some(Self::Failed),
             "CHECK_STATUS_SKIPPED" => Some(Self::Skipped),
+            "CHECK_STATUS_WARNING" => Some(Self::Warning),
             _ => None,
         }
     }
@@ -1181,7 +1186,8 @@ pub struct WatchOptions {
     /// End the stream with OK, and without END, once the current state and the lines so far were sent.
     #[prost(bool, tag = "5")]
     pub no_follow: bool,
-    /// Send at most so many bytes of lines over the whole watch, then a gap and states only. 0: no limit.
+    /// Send at most so many bytes of lines over the whole watch, each with one for its end; of each log that has a line for
+    /// which there is no room, a gap instead of that and all that follow. 0: no limit.
     #[prost(int64, tag = "6")]
     pub max_log_bytes: i64,
 }

@@ -34,6 +34,8 @@ class CheckStatus(_Word):
     PASSED = "PASSED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
+    WARNING = "WARNING"
+    """It does not hold, and pods run all the same: the archive, and the verbs on events and leases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class Check:
     detail: str
     """Who we are at this link, or what was found."""
     fix: str
-    """What to do about a failure; empty when it passed."""
+    """What to do about a failure or a warning; empty when it passed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

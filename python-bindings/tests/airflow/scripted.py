@@ -399,6 +399,12 @@ class FakeClient:
             raise self.release_error
         return self.known.get(name, execution())
 
+    async def submit_async(self, **kwargs: Any) -> Submission:
+        return self.submit(**kwargs)
+
+    async def server_info_async(self) -> ServerInfo:
+        return self.server_info()
+
     async def get_async(self, name: str, *, full: bool = False) -> Execution:
         return self.get(name, full=full)
 

@@ -12,7 +12,7 @@ from versions import TaskDeferred
 
 from podbroker import FailureClass
 from podbroker.airflow import exceptions as ex
-from podbroker.airflow._compat import AirflowTaskTimeout
+from podbroker.airflow._compat import AirflowException, AirflowTaskTimeout
 from podbroker.airflow.trigger import RemotePodTrigger
 
 QUEUED, RUNNING, SUCCEEDED = s.S.QUEUED, s.S.RUNNING, s.S.SUCCEEDED
@@ -45,6 +45,14 @@ def ended(client, outcome, *attempts):
 
 def printed(log):
     return [text for text in log.lines if text.startswith("[")]
+
+
+def test_a_worker_submits_the_job(batch):
+    operator = batch(deferrable=True)
+    assert not operator.start_from_trigger
+    assert operator.start_trigger_args is None
+    with pytest.raises((AirflowException, TypeError), match="start_from_trigger"):
+        batch(start_from_trigger=True)
 
 
 def test_the_job_is_submitted_and_left_to_the_trigger_of_pods(batch, client, context):

@@ -146,6 +146,25 @@ def test_a_link_of_a_newer_broker_has_a_box_of_its_own(hooked):
     assert chain.broken is new
 
 
+def test_a_warning_is_drawn_and_breaks_nothing(hooked):
+    away = Check(
+        link="archive",
+        subject="",
+        status=CheckStatus.WARNING,
+        detail="the archive did not answer within 10 s",
+        fix="check that the store answers",
+    )
+    lease = Check(
+        link="permission", subject="list leases", status=CheckStatus.WARNING, detail="not allowed", fix="add it"
+    )
+    hook = hooked(ChainBroker(*checks(), lease, away))
+    chain = hook.check_chain(asker=ASKER)
+    same("warnings", chain)
+    assert chain.broken is None
+    chain.raise_if_broken()
+    assert hook.test_connection()[0]
+
+
 def test_an_answer_of_a_kind_that_is_not_known_is_neither_good_nor_broken():
     odd = Check(link="role", subject="", status=CheckStatus.UNKNOWN, detail="?", fix="")
     chain = Chain(checks=(odd,))

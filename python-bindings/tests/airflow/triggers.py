@@ -71,6 +71,7 @@ class FakeTriggerer:
         self.channel = Channel(client=client, many=self.many)
         self.error: Exception | None = None
         monkeypatch.setattr(follower, "channel_of", self._channel_of)
+        monkeypatch.setattr("podbroker.airflow.submission.channel_of", self._channel_of)
         self.state: str | None = "failed"
         monkeypatch.setattr(follower, "state_from_server", lambda _: self.state)
         monkeypatch.setattr("podbroker.airflow.trigger.HOLD_SECONDS", 0.0)
@@ -142,7 +143,7 @@ class FakeTriggerer:
         if what == "SetXCom":
             self.xcoms["place"] = json.loads(json.dumps(more["value"]))
         if what == "DeleteXCom":
-            self.xcoms.pop("place", None)
+            self.xcoms.pop(more.get("key", "place"), None)
         return SimpleNamespace(value=self.xcoms.get("place"))
 
 

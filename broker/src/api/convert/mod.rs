@@ -54,6 +54,7 @@ pub(super) fn check(check: Check) -> wire::CheckTargetResponse {
     let (status, fix) = match check.verdict {
         Verdict::Passed => (wire::CheckStatus::Passed, String::new()),
         Verdict::Failed { fix } => (wire::CheckStatus::Failed, fix),
+        Verdict::Warned { fix } => (wire::CheckStatus::Warning, fix),
         Verdict::Skipped => (wire::CheckStatus::Skipped, String::new()),
     };
     let Check { link, subject, detail, verdict: _ } = check;

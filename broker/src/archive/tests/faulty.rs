@@ -18,6 +18,8 @@ pub(super) enum Fault {
     Unavailable,
     /// 403.
     Refused,
+    /// 404 to everything: there is no such bucket.
+    Missing,
     /// A disk without room: what is there can be read and deleted.
     Full,
     /// No answer at all.
@@ -38,6 +40,8 @@ struct Inside {
     requests: Mutex<BTreeMap<&'static str, u64>>,
     running: AtomicUsize,
     most: AtomicUsize,
+    /// Seconds that its clock is behind.
+    behind: AtomicI64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -72,6 +76,11 @@ impl Faulty {
         *self.0.fault.lock().unwrap() = None;
     }
 
+    /// From now on its clock is so many seconds behind that of this machine.
+    pub(super) fn lags(&self, seconds: i64) {
+        self.0.behind.store(seconds, Ordering::Relaxed);
+    }
+
     /// How many requests of each kind there were; counts anew from here.
     pub(super) fn taken(&self) -> BTreeMap<&'static str, u64> {
         std::mem::take(&mut self.0.requests.lock().unwrap())
@@ -95,6 +104,9 @@ impl Faulty {
             Some(Fault::Unavailable) => Err(away()),
             Some(Fault::Refused) => {
                 Err(object_store::Error::PermissionDenied { path, source: "403 Forbidden: AccessDenied".into() })
+            }
+            Some(Fault::Missing) => {
+                Err(object_store::Error::NotFound { path, source: "404 Not Found: NoSuchBucket".into() })
             }
             Some(Fault::Full) if writes => {
                 let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
@@ -157,7 +169,14 @@ impl ObjectStore for Faulty {
         let listing = async move {
             let path = prefix.clone().unwrap_or_default();
             match this.meet("list", &path).await {
-                Ok(_running) => this.0.objects.list(prefix.as_ref()),
+                Ok(_running) => {
+                    let behind = Duration::from_secs(this.0.behind.load(Ordering::Relaxed).unsigned_abs());
+                    let told = move |object: ObjectMeta| {
+                        let time = std::time::SystemTime::from(object.last_modified) - behind;
+                        ObjectMeta { last_modified: time.into(), ..object }
+                    };
+                    this.0.objects.list(prefix.as_ref()).map_ok(told).boxed()
+                }
                 Err(error) => stream::iter([Err(error)]).boxed(),
             }
         };

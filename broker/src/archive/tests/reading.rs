@@ -102,11 +102,39 @@ async fn options_hold_in_the_archive_as_they_do_live() {
     assert!(texts(&none, "base").is_empty());
     assert!(none.iter().any(|event| matches!(event.kind, EventKind::Result(..))));
     let little = watch(&backend, b"", WatchOptions { max_log_bytes: Some(100), ..EVERYTHING }).await;
-    assert!(gaps(&little).contains(&GapReason::BudgetExceeded));
-    assert!(texts(&little, "base").len() < 30);
+    // The first ten lines of each are 7 bytes each with their ends, the others 8; "base" and "side" take turns.
+    assert_eq!((texts(&little, "base"), texts(&little, "side")), (words(0..11), words(0..3)));
+    assert_eq!(gaps(&little), [GapReason::BudgetExceeded; 2]);
     let so_far = watch(&backend, b"", WatchOptions { follow: Follow::SoFar, ..EVERYTHING }).await;
     assert_eq!(texts(&so_far, "base"), words(0..100));
     assert!(!so_far.iter().any(|event| matches!(event.kind, EventKind::End(_))));
+}
+
+#[tokio::test]
+async fn a_byte_budget_counts_over_the_whole_watch_and_what_just_fits_is_no_gap() {
+    let world = World::new();
+    let backend = Fake::new(Some(story()));
+    let archive = world.archived(&backend).await;
+    *backend.events.lock().unwrap() = None;
+    let backend = served(&backend, &archive);
+    let told = async |cursor: &[u8], bytes| {
+        watch(&backend, cursor, WatchOptions { max_log_bytes: Some(bytes), ..EVERYTHING }).await
+    };
+
+    let all = 10 * 7 + 90 * 8 + 10 * 7 + 20 * 8;
+    let whole = told(b"", all).await;
+    assert_eq!((texts(&whole, "base"), texts(&whole, "side")), (words(0..100), words(0..30)));
+    assert_eq!(gaps(&whole), []);
+    let nearly = told(b"", all - 1).await;
+    assert_eq!((texts(&nearly, "base"), texts(&nearly, "side")), (words(0..100), words(0..29)));
+    assert_eq!(gaps(&nearly), [GapReason::BudgetExceeded]);
+    // Who goes on has no new budget.
+    let little = told(b"", 100).await;
+    let last = little.iter().rfind(|event| matches!(event.kind, EventKind::LogChunk(_))).unwrap();
+    let rest = told(&last.cursor.encode(), 100).await;
+    assert_eq!((texts(&rest, "base"), texts(&rest, "side")), (vec![], vec![]));
+    assert_eq!(gaps(&rest), [GapReason::BudgetExceeded; 2]);
+    assert!(matches!(rest.last().unwrap().kind, EventKind::End(_)));
 }
 
 #[tokio::test]

@@ -73,6 +73,28 @@ async fn what_is_old_enough_expires_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broker_whose_clock_runs_ahead_of_the_stores_deletes_nothing_before_its_time() {
+    let world = World::new();
+    world.store.lags(400 * 24 * 3600);
+    let stores_now = Timestamp::now() - jiff::SignedDuration::from_hours(400 * 24);
+    // It ended just now by the clocks of its cluster and of the store.
+    let mut events = story();
+    if let Some(EventKind::End(last)) = events.last_mut().map(|event| &mut event.kind) {
+        last.ended = Some(stores_now);
+    }
+    let backend = Fake::new(Some(events));
+    let archive = world.archived(&backend).await;
+    assert_eq!(archive.today(), stores_now.to_string()[..10]);
+    // As a replica has written it whose clock is right.
+    let day = archive.store.day(&stores_now.to_string()[..10], &address().hash());
+    archive.store.put(&day, "").await.unwrap();
+    let is_there = async || archive.outcome(&archive.store, &address()).await.unwrap().is_some();
+    // The retention is a day.
+    tokio::time::sleep(Duration::from_hours(20)).await;
+    assert!(is_there().await, "by this machine's clock it ended more than a year ago");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_writer_that_is_younger_than_the_last_look_is_not_dead() {
     let world = World::new();
     let first = world.archive().await;

@@ -2,7 +2,8 @@
 //!
 //! Any replica may do it, and the name lets one win. Before the create both ends of the chain, the first attempt and the
 //! latest one, are read again: what the watch has told may be older than a cancel. A cancel that still comes in between is
-//! found in the objects afterwards, and ends what was made. A refusal that lasts is written down, and is then the outcome.
+//! found in the objects afterwards, and ends what was made. A refusal that may pass is written down when it first comes, so
+//! that every replica can say what is waited for; one that lasts is written down, too, and is then the outcome.
 
 use std::time::Duration;
 
@@ -66,10 +67,14 @@ impl PodBackend {
         let class = match &error {
             Error::InvalidSpec { .. } => FailureClass::InvalidSpec,
             Error::Refused { refusal: Refusal::AdmissionDenied, .. } => FailureClass::AdmissionDenied,
-            Error::Refused { refusal: Refusal::Quota, .. } if is_late => FailureClass::Quota,
-            Error::Refused { .. } if is_late => FailureClass::Broker,
+            Error::Refused { refusal: Refusal::Quota, .. } => FailureClass::Quota,
+            Error::Refused { .. } => FailureClass::Broker,
             _ => return Err(error),
         };
+        if matches!(class, FailureClass::Quota | FailureClass::Broker) && !is_late {
+            self.put_off(&attempts, number, class, &error).await;
+            return Err(error);
+        }
         self.refuse(&attempts, number, Some(class), error.to_string()).await
     }
 
@@ -103,6 +108,25 @@ impl PodBackend {
         self.refuse(attempts, number, None, why).await
     }
 
+    /// Writes down that the attempt has to wait, if that is not known yet. It is tried again, whatever becomes of this.
+    async fn put_off(&self, attempts: &Attempts, number: u32, class: FailureClass, error: &Error) {
+        let latest = attempts.latest();
+        if latest.waits.as_ref().is_some_and(|waits| waits.number == number) {
+            return;
+        }
+        let waits = RefusedAttempt {
+            number,
+            class: Some(class),
+            message: brief(&error.to_string()),
+            at: self.api.clock().now(),
+        };
+        let Ok(text) = serde_json::to_string(&waits) else { return };
+        if let Err(error) = self.patch(latest, json!({ "metadata": { "annotations": { names::WAITS: text } } })).await {
+            let error: &dyn std::error::Error = &error;
+            warn!(execution = %latest.id, number, error, "that another attempt waits cannot be told");
+        }
+    }
+
     /// Writes down that the attempt cannot be made.
     async fn refuse(
         &self,
@@ -113,10 +137,13 @@ impl PodBackend {
     ) -> Result<(), Error> {
         let latest = attempts.latest();
         warn!(execution = %latest.id, number, message, "another attempt cannot be made");
-        // It is told to people, and kept in an object: a webhook may say much.
-        let message = message.chars().take(1024).collect();
-        let refused = RefusedAttempt { number, class, message, at: self.api.clock().now() };
+        let refused = RefusedAttempt { number, class, message: brief(&message), at: self.api.clock().now() };
         let text = serde_json::to_string(&refused).map_err(|error| Error::bug(error.to_string()))?;
         self.patch(latest, json!({ "metadata": { "annotations": { names::REFUSED: text } } })).await.map(drop)
     }
+}
+
+/// What is told to people and kept in an object: a webhook may say much.
+fn brief(message: &str) -> String {
+    message.chars().take(1024).collect()
 }

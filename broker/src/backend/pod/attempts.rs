@@ -121,7 +121,11 @@ impl Attempts {
         };
         let before = format!("attempt {} ended: {}", latest.attempt, status.reason);
         let Some((class, message)) = ended else {
-            status.reason = format!("{before}; attempt {number} follows");
+            let follows = match latest.waits.as_ref().filter(|waits| waits.number == number) {
+                Some(waits) => format!("attempt {number} waits: {}", waits.message),
+                None => format!("attempt {number} follows"),
+            };
+            status.reason = format!("{before}; {follows}");
             status.state = if !over && status.started.is_some() { State::Running } else { State::Pending };
             status.outcome = None;
             status.ended = None;

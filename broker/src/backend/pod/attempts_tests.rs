@@ -222,6 +222,18 @@ fn an_attempt_that_is_refused_for_good_is_the_outcome() {
 }
 
 #[test]
+fn an_attempt_that_waits_is_still_due_and_the_reason_says_why() {
+    let waits = |number: u32| {
+        let waits = json!({ "number": number, "class": "QUOTA", "message": "exceeded quota: q", "at": at(30) });
+        one(Pods::Evicted, Some(wants(3, 3)), &[("waiting-attempt", waits)]).standing()
+    };
+    assert_eq!(waits(2).next, Some(Next { number: 2, due: Some(at(20)) }));
+    assert_eq!(waits(2).status.state, State::Pending);
+    assert!(waits(2).status.reason.ends_with("; attempt 2 waits: exceeded quota: q"), "{}", waits(2).status.reason);
+    assert!(waits(3).status.reason.ends_with("; attempt 2 follows"), "it is about another one");
+}
+
+#[test]
 fn what_is_being_deleted_is_not_made_again() {
     let policy = || Some(wants(3, 3));
     let first = View::clone(&view(1, Pods::Evicted, 10, policy(), &[]));

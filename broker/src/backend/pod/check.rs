@@ -91,6 +91,10 @@ fn failed(link: &'static str, subject: &str, detail: String, fix: String) -> Che
     Check { link, subject: subject.to_owned(), verdict: Verdict::Failed { fix }, detail }
 }
 
+fn warned(link: &'static str, subject: &str, detail: String, fix: String) -> Check {
+    Check { link, subject: subject.to_owned(), verdict: Verdict::Warned { fix }, detail }
+}
+
 fn skipped(link: &'static str, subject: &str) -> Check {
     let detail = "not tried, because a link before it is broken".to_owned();
     Check { link, subject: subject.to_owned(), verdict: Verdict::Skipped, detail }
@@ -204,12 +208,12 @@ async fn permission(settings: &PodSettings, api: &PodApi, verb: &str, resource: 
         Ok(answer) => {
             let why = answer["status"]["reason"].as_str().unwrap_or_default();
             let (_, resource) = subject.split_once(' ').unwrap_or(("", resource));
-            let mut fix = format!("add the verb {verb} on {resource} to the role bound in the namespace {namespace}");
-            if let Some(loss) = loss(resource) {
-                fix.push_str("; ");
-                fix.push_str(loss);
+            let fix = format!("add the verb {verb} on {resource} to the role bound in the namespace {namespace}");
+            let detail = format!("not allowed in the namespace {namespace} {why}");
+            match loss(resource) {
+                Some(loss) => warned("permission", &subject, detail, format!("{fix}; {loss}")),
+                None => failed("permission", &subject, detail, fix),
             }
-            failed("permission", &subject, format!("not allowed in the namespace {namespace} {why}"), fix)
         }
         Err(error) => {
             let fix = "the API server could not say what we may do; try again, then look at its log";

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::names::{
     ATTEMPT_LABEL, CANCEL, CLAIMS, DECIDED, DIGEST, EXECUTION_LABEL, FINALIZER, ID, INSTANCE_LABEL, LABELS, MANIFEST,
     POLICIES, PREFIX, REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUBMITTED_BY, SUPERSEDED, TARGET_LABEL,
-    TENANT_LABEL, WISHED_NAME,
+    TENANT_LABEL, WAITS, WISHED_NAME,
 };
 use super::result;
 use super::view::View;
@@ -140,8 +140,8 @@ pub(super) fn build_next(
 }
 
 /// Labels and annotations that a later attempt does not take from the first.
-const OF_ONE_ATTEMPT: [&str; 9] =
-    [ATTEMPT_LABEL, MANIFEST, CANCEL, STOP, REFUSED, DECIDED, RELEASED, CLAIMS, SUPERSEDED];
+const OF_ONE_ATTEMPT: [&str; 10] =
+    [ATTEMPT_LABEL, MANIFEST, CANCEL, STOP, WAITS, REFUSED, DECIDED, RELEASED, CLAIMS, SUPERSEDED];
 
 /// More than any manifest has: what is longer was made to hurt.
 const UNPACKED_LIMIT: u64 = 8 << 20;

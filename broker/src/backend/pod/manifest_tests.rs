@@ -208,7 +208,8 @@ fn a_later_attempt_is_made_from_the_manifest_as_it_was_sent_and_not_from_the_liv
     live["spec"]["nodeName"] = json!("node1");
     live["spec"]["containers"][0]["image"] = json!("mirror/busybox");
     live["metadata"]["uid"] = json!("u");
-    for (key, value) in [("cancel", "{}"), ("stop", "{}"), ("released-at", "x"), ("of-the-execution", "kept")] {
+    let written = ["cancel", "stop", "waiting-attempt", "released-at", "of-the-execution"];
+    for (key, value) in written.map(|key| (key, "{}")) {
         live["metadata"]["annotations"][format!("podbroker.io/{key}")] = json!(value);
     }
     let first: Pod = serde_json::from_value(live.clone()).unwrap();
@@ -227,7 +228,7 @@ fn a_later_attempt_is_made_from_the_manifest_as_it_was_sent_and_not_from_the_liv
         let key = format!("podbroker.io/{key}");
         assert_eq!(annotations[&key], live["metadata"]["annotations"][&key], "{key}");
     }
-    for key in ["cancel", "stop", "released-at", "manifest"] {
+    for key in ["cancel", "stop", "waiting-attempt", "released-at", "manifest"] {
         assert_eq!(annotations[format!("podbroker.io/{key}")], Value::Null, "{key}");
     }
     for damage in [None, Some("bm8gZ3ppcA=="), Some("!")] {

@@ -38,6 +38,8 @@ pub(super) const CANCEL: &str = "podbroker.io/cancel";
 pub(super) const STOP: &str = "podbroker.io/stop";
 /// Why no other attempt follows although one was due, as JSON.
 pub(super) const REFUSED: &str = "podbroker.io/refused-attempt";
+/// Why the attempt that is due has to wait, as JSON. Written once, when that begins.
+pub(super) const WAITS: &str = "podbroker.io/waiting-attempt";
 /// The group's id in full.
 pub(super) const GROUP: &str = "podbroker.io/group-id";
 /// Who attached to it: `<hash of the execution's address>/<end of the submit window, seconds since 1970>`, oldest first,

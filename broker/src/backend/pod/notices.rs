@@ -7,7 +7,7 @@ use super::events::{self, Access, Happening};
 use super::node::NodeContact;
 use super::status::{image_trouble, is_image_trouble, is_ordinary};
 use super::view::{ContainerState, ContainerView, View};
-use crate::execution::{ContainerRole, Notice, Severity};
+use crate::execution::{ContainerRole, FailureClass, Notice, Severity};
 
 /// A notice, and what tells it apart from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,11 @@ fn asked(view: &View) -> Vec<Keyed> {
         let message = format!("attempt {} cannot be made: {}", refused.number, refused.message);
         let about = refused.number.to_string();
         notices.push(keyed("ATTEMPT_REFUSED", &about, &refused.message, Severity::Warning, message));
+    }
+    if let Some(waits) = view.waits.as_ref().filter(|_| view.refused.is_none() && view.stop.is_none()) {
+        let code = if waits.class == Some(FailureClass::Quota) { "QUOTA" } else { "ATTEMPT_WAITS" };
+        let message = format!("attempt {} waits and is tried again: {}", waits.number, waits.message);
+        notices.push(keyed(code, &waits.number.to_string(), "", Severity::Warning, message));
     }
     if let Some(intent) = view.stop.as_ref().or(view.cancel.as_ref()) {
         let because = if intent.reason.is_empty() { String::new() } else { format!(": {}", intent.reason) };

@@ -188,6 +188,29 @@ fn init_containers_are_counted_and_their_images_are_named() {
 }
 
 #[test]
+fn what_another_attempt_waits_for_is_told_until_the_execution_was_stopped() {
+    let waits = |class: &str, number: u32| {
+        let mut ended = pod(json!({ "phase": "Failed" }));
+        let waits = json!({ "number": number, "class": class, "message": "exceeded quota: q", "at": FIRST });
+        ended["metadata"]["annotations"]["podbroker.io/waiting-attempt"] = json!(waits.to_string());
+        ended
+    };
+    let told = notices(&view_of(&waits("QUOTA", 2)));
+    assert_eq!(told[0].notice.code, "QUOTA");
+    assert_eq!(told[0].notice.message, "attempt 2 waits and is tried again: exceeded quota: q");
+    assert_ne!(told[0].key, notices(&view_of(&waits("QUOTA", 3)))[0].key);
+    assert_eq!(codes(&view_of(&waits("BROKER", 2))), ["ATTEMPT_WAITS"]);
+    for (key, value) in [
+        ("stop", json!({ "by": "ann", "reason": "", "class": "CANCELLED_BY_CALLER", "at": FIRST })),
+        ("refused-attempt", json!({ "number": 2, "class": "QUOTA", "message": "exceeded quota: q", "at": FIRST })),
+    ] {
+        let mut stopped = waits("QUOTA", 2);
+        stopped["metadata"]["annotations"][format!("podbroker.io/{key}")] = json!(value.to_string());
+        assert!(!codes(&view_of(&stopped)).contains(&"QUOTA"), "{key}");
+    }
+}
+
+#[test]
 fn events_that_cannot_be_read_are_told_while_they_would_explain_something() {
     let refused = |status| View { access: Access::Refused, ..view_of(&pod(status)) };
     assert_eq!(codes(&refused(waiting("ContainerCreating", ""))), ["EVENTS_NOT_READABLE"]);

@@ -15,7 +15,7 @@ use super::events::{self, Access, PodEvent};
 use super::manifest::{read_labels, read_time};
 use super::names::{
     ATTEMPT_LABEL, CANCEL, CLAIMS, DECIDED, DIGEST, FINALIZER, GENERATION_LABEL, GROUP_LABEL, ID, LABELS, POLICIES,
-    REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUPERSEDED, TENANT_LABEL,
+    REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUPERSEDED, TENANT_LABEL, WAITS,
 };
 use super::node::{Capacity, Disruption, NodeContact};
 use crate::execution::{CancelIntent, ContainerRole, ExecutionId, Policies, RefusedAttempt, Tenant};
@@ -45,6 +45,8 @@ pub(super) struct View {
     pub(super) stop: Option<CancelIntent>,
     /// Why no other one follows this attempt.
     pub(super) refused: Option<RefusedAttempt>,
+    /// Why the one that follows has to wait.
+    pub(super) waits: Option<Box<RefusedAttempt>>,
     pub(super) decided: Option<Timestamp>,
     pub(super) released: Option<Timestamp>,
     /// When somebody asked for its deletion; once the kubelet is done with it, when that was.
@@ -193,6 +195,7 @@ impl View {
             cancel: json(CANCEL).and_then(|text| serde_json::from_str(text).ok()),
             stop: json(STOP).and_then(|text| serde_json::from_str(text).ok()),
             refused: json(REFUSED).and_then(|text| serde_json::from_str(text).ok()),
+            waits: json(WAITS).and_then(|text| serde_json::from_str(text).ok()),
             decided: read_time(json(DECIDED)),
             released: read_time(json(RELEASED)),
             // The API server writes the moment of the end of the grace; the request was that much earlier.

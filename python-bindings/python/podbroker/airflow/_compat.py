@@ -24,6 +24,9 @@ AIRFLOW_V_3_0_PLUS = _VERSION >= (3, 0)
 AIRFLOW_V_3_2_PLUS = _VERSION >= (3, 2)
 AIRFLOW_V_3_3_PLUS = _VERSION >= (3, 3)
 
+REDACT_DEPTH = 64
+"""Deeper than any manifest; Airflow itself looks 5 levels deep."""
+
 try:
     from airflow.sdk import BaseOperator
 except ImportError:  # Airflow 2.11
@@ -72,6 +75,11 @@ except ImportError:  # older providers define it beside its sister
     )
 
 try:
+    from airflow.triggers.base import StartTriggerArgs
+except ImportError:  # wherever it goes, it is of no use there
+    StartTriggerArgs = None  # type: ignore[assignment,misc]
+
+try:
     from airflow.sdk.configuration import conf
 except ImportError:  # Airflow 2.11, 3.0 and 3.1 have it in the core package only
     from airflow.configuration import conf  # type: ignore[no-redef,assignment,unused-ignore]
@@ -92,6 +100,38 @@ except ImportError:  # older providers know no marker
     def is_log_group_marker(line: str) -> bool:
         """Tell whether Airflow's log view folds at this line."""
         return line.startswith(("::group::", "::endgroup::"))
+
+
+def changes_pods() -> bool:
+    """Tell whether this installation of Airflow changes pods by a ``pod_mutation_hook``."""
+    from airflow import settings
+
+    # Airflow takes it from a plugin for policies, and from local settings in one of two ways.
+    policies = settings.get_policy_plugin_manager().hook.pod_mutation_hook.get_hookimpls()
+    return bool(policies) or settings.pod_mutation_hook.__module__ != settings.__name__
+
+
+def given_arguments(operator: Any) -> dict[str, Any]:  # noqa: ANN401 -- a BaseOperator
+    """Give the arguments of an operator (Airflow 3) as Airflow keeps them: given, of default_args, or set later."""
+    return dict(vars(operator).get("_BaseOperator__init_kwargs", {}))
+
+
+def push_xcom(ti: Any, key: str, value: Any) -> None:  # noqa: ANN401 -- JSON
+    """Push an XCom of a trigger's task into the deployment's XCom backend (Airflow 3).
+
+    ``ti.xcom_push`` needs what a task that is read from Airflow's database does not have
+    (``returns_dag_result``, in 3.3.2).
+    """
+    from airflow.sdk.execution_time.xcom import XCom  # too much for a DAG file's import
+
+    XCom.set(key=key, value=value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
+
+
+def redact(value: Any) -> Any:  # noqa: ANN401 -- JSON
+    """Mask what Airflow 3 would mask in a log, by the names of members and by what it knows to be a secret."""
+    from airflow.sdk._shared.secrets_masker import redact as masked  # no other place has it
+
+    return masked(value, max_depth=REDACT_DEPTH)
 
 
 def get_task_states(**which: Any) -> dict[str, Any]:  # noqa: ANN401 -- those of Airflow 3
@@ -125,11 +165,16 @@ __all__ = [
     "PodLaunchFailedException",
     "PodLaunchTimeoutException",
     "PodNotFoundException",
+    "StartTriggerArgs",
     "TaskDeferralError",
     "TaskDeferralTimeout",
+    "changes_pods",
     "conf",
     "get_task_states",
+    "given_arguments",
     "is_log_group_marker",
     "level_of",
+    "push_xcom",
+    "redact",
     "trigger_comms",
 ]

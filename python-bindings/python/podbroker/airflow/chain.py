@@ -63,6 +63,7 @@ _WORDS = {
     CheckStatus.PASSED: "ok",
     CheckStatus.FAILED: "FAILED",
     CheckStatus.SKIPPED: "skipped",
+    CheckStatus.WARNING: "warning",
     CheckStatus.UNKNOWN: "unknown",
 }
 
@@ -75,7 +76,7 @@ class Chain:
 
     @property
     def broken(self) -> Check | None:
-        """The first broken link; None when all hold."""
+        """The first broken link; None when all hold that a pod needs."""
         return next((check for check in self.checks if check.status is CheckStatus.FAILED), None)
 
     def picture(self) -> tuple[str, ...]:
@@ -186,9 +187,9 @@ def _failed(link: str, detail: str, fix: str) -> Check:
 
 
 def _status(checks: list[Check]) -> CheckStatus:
-    """Sum up the links of a box: one that fails is enough, and a box without links was not come to."""
+    """Sum up the links of a box: the worst of them counts, and a box without links was not come to."""
     found = {check.status for check in checks}
-    for status in (CheckStatus.FAILED, CheckStatus.UNKNOWN, CheckStatus.PASSED):
+    for status in (CheckStatus.FAILED, CheckStatus.UNKNOWN, CheckStatus.WARNING, CheckStatus.PASSED):
         if status in found:
             return status
     return CheckStatus.SKIPPED
@@ -206,7 +207,8 @@ def _lines(checks: list[Check], width: int) -> list[str]:
             continue
         (check,) = group
         words = ": ".join(filter(None, (check.subject, check.detail)))
-        lines += _wrapped(f"FAILED {words}" if status is CheckStatus.FAILED else words, width)
+        loud = status in (CheckStatus.FAILED, CheckStatus.WARNING)
+        lines += _wrapped(f"{_WORDS[status]} {words}" if loud else words, width)
         if check.fix:
             lines += _wrapped(f"fix: {check.fix}", width)
     return lines

@@ -53,6 +53,11 @@ class Deferrable(LifeCycle):
     def _found(self) -> None:
         """Go on with an execution that was found after a trigger failed."""
 
+    @property
+    def _leaves_start_to_trigger(self) -> bool:
+        """Whether the trigger was to start the execution, so that there may be none when it failed."""
+        return False
+
     def _resume(self, context: Context, event: dict[str, Any]) -> None:
         """Go on in another process with an execution that is known."""
 
@@ -68,6 +73,9 @@ class Deferrable(LifeCycle):
 
     def execute_async(self, context: Context) -> Any:  # noqa: ANN401 -- as execute
         """Start the execution, then defer. Returns its value if it has ended already."""
+        return self._start_and_defer(context)
+
+    def _start_and_defer(self, context: Context) -> Any:  # noqa: ANN401 -- as execute
         with self._settling(context):
             if not self._start(context).state.is_final:
                 self._checkpoint(context)
@@ -123,13 +131,19 @@ class Deferrable(LifeCycle):
             if event.get("complete"):
                 return self._settle_end(context)
             if event.get("to_worker"):
-                self.log.info("The %s is followed here, after the task's own code failed in the triggerer", self.noun)
+                self._say_why_here(event)
             elif not known.state.is_final and triggers < MAX_TRIGGERS:
                 self.log.warning(
                     "The trigger could not follow the %s (%s): deferring again", self.noun, event.get("message")
                 )
                 self._defer(context, cursor=decoded(event.get("cursor", "")), triggers=triggers + 1)
             return self._follow_to_end(context, cursor=decoded(event.get("cursor", "")))
+
+    def _say_why_here(self, event: dict[str, Any]) -> None:
+        after = event.get("after", "the task's own code failed in the triggerer")
+        self.log.info("The %s is followed here, after %s", self.noun, after)
+        if event.get("may_repeat"):
+            self.log.warning("Lines that a triggerer has printed may come again below")
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:  # noqa: ANN401
         """Go on after a deferral. One that failed leaves the rest to this worker, one that took too long ends it."""
@@ -147,7 +161,10 @@ class Deferrable(LifeCycle):
         except TaskDeferralError:
             with self._settling(context):
                 if not self._find(context):
-                    raise
+                    if not self._leaves_start_to_trigger:
+                        raise
+                    self.log.warning("The trigger failed before it started the %s: it is started here", self.noun)
+                    return self._start_and_defer(context)
                 self.log.warning("The trigger failed: the %s is followed here. Lines may be printed again.", self.noun)
                 return self._follow_to_end(context)
 
@@ -169,11 +186,11 @@ class Deferrable(LifeCycle):
             podbroker_conn_id=self.podbroker_conn_id,
             pod_name=pod.pod_name if pod is not None else "",
             pod_namespace=pod.pod_namespace if pod is not None else "",
-            lines=self._lines_of_trigger(),
+            lines=self.lines_of_trigger(),
             began=time.time(),
             cursor=encoded(cursor or self._kept_position(context)),
             deadline=deadline,
-            keep_on_kill=self._keeps_on_kill,
+            keep_on_kill=self.keeps_on_kill,
             noun=self.noun,
         )
         kwargs = {"execution": execution.name, "claim": trigger.claim, "triggers": triggers}
@@ -189,7 +206,8 @@ class Deferrable(LifeCycle):
         deadline = begin + self.execution_timeout.total_seconds()
         return deadline, max(timedelta(0), timedelta(seconds=deadline - time.time())) + BACKSTOP
 
-    def _lines_of_trigger(self) -> dict[str, Any] | None:
+    def lines_of_trigger(self) -> dict[str, Any] | None:
+        """Say for a trigger's row how lines are printed; None: not at all, empty: by a worker."""
         try:
             spec = self._line_spec()
         except LinesAway as error:

@@ -122,6 +122,35 @@ class Follower:
             await self._position.leave(self._trigger, self._cursor, exact=not self._is_behind)
             await drained(to=0, seconds=LEAVE_SECONDS)
 
+    async def left_to_worker(self) -> dict[str, Any]:
+        """Give what the event says of an execution that has ended before it was followed here."""
+        cursor, may_repeat = await self._position.take_over(self._trigger)
+        after = "it had ended while no triggerer followed it"
+        return {
+            **self._payload("error", message=f"The {self._noun} has ended"),
+            "to_worker": True,
+            "after": after,
+            "may_repeat": may_repeat,
+            "cursor": encoded(cursor or self._cursor),
+        }
+
+    async def release(self, *, is_over: bool) -> None:
+        """Release the execution of a task that has ended, which is asked for unless it is known.
+
+        The first question has a triggerer start an API server within itself, and nothing else goes on meanwhile. The
+        execution's ttl does the same later.
+        """
+        try:
+            if self._channel is not None and (is_over or verdict_of(await self._state()) is Verdict.CANCEL):
+                await self._channel.client.release_async(self._name, claim=self._trigger.claim)
+        except PodbrokerError as error:
+            self._log.info("Execution %s was not released; its ttl will do: %s", self._name, error)
+
+    @property
+    def progress(self) -> Progress | None:
+        """What is known of the execution; None while nothing is."""
+        return self._progress
+
     def close(self) -> None:
         """Follow no longer. The execution runs on."""
         if self._follow is not None:

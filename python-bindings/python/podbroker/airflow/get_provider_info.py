@@ -26,7 +26,12 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["podbroker.airflow.operator", "podbroker.airflow.eks", "podbroker.airflow.batch"],
             }
         ],
-        "triggers": [{"integration-name": "podbroker", "python-modules": ["podbroker.airflow.trigger"]}],
+        "triggers": [
+            {
+                "integration-name": "podbroker",
+                "python-modules": ["podbroker.airflow.trigger", "podbroker.airflow.start_trigger"],
+            }
+        ],
         "hooks": [{"integration-name": "podbroker", "python-modules": ["podbroker.airflow.hook"]}],
         "extra-links": [
             "podbroker.airflow.links.BatchJobDetailsLink",

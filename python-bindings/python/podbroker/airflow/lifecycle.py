@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from podbroker.airflow._compat import BaseOperator
     from podbroker.airflow.hook import PodbrokerHook
     from podbroker.airflow.logs import LinePrinter
+    from podbroker.airflow.request import Request
 
     _Operator = BaseOperator
 else:
@@ -78,7 +79,7 @@ class LifeCycle(_Operator):
 
     def _labels(self, context: Context) -> dict[str, str]:
         """Give the labels of the execution."""
-        return execution_labels(context, deployment_id=self._deployment)
+        return execution_labels(context, deployment_id=self.deployment)
 
     def _is_named(self, follow: Pump) -> bool:
         """Tell whether it is known what the cluster calls it."""
@@ -151,22 +152,31 @@ class LifeCycle(_Operator):
         """Prepare to submit, and tell whether the broker knows groups."""
         self._session = session = Session(
             client=self.hook.conn,
-            request=new_request(
-                target=self.hook.target,
-                execution_id=execution_id(context, deployment_id=self._deployment),
-                workload=workload,
-                labels=self._labels(context),
-                policies=self._policies(),
-                required_features=required_features,
-            ),
+            request=self._request_of(workload, context, required_features=required_features),
             log=self.log,
             checkpoint=lambda: self._checkpoint(context),
             noun=self.noun,
         )
         has_groups = session.knows_groups()
         if has_groups:
-            session.join(group_of(context, deployment_id=self._deployment, action=GroupAction.ATTACH))
+            session.join(group_of(context, deployment_id=self.deployment, action=GroupAction.ATTACH))
         return session, has_groups
+
+    def _request_of(
+        self,
+        workload: Mapping[str, Any] | BatchWorkload,
+        context: Context,
+        *,
+        required_features: tuple[str, ...] = (),
+    ) -> Request:
+        return new_request(
+            target=self.hook.target,
+            execution_id=execution_id(context, deployment_id=self.deployment),
+            workload=workload,
+            labels=self._labels(context),
+            policies=self._policies(),
+            required_features=required_features,
+        )
 
     def _submit(self, session: Session, context: Context, *, has_groups: bool) -> Execution:
         """Start the execution of this try, after what earlier tries have left behind was adopted or ended."""
@@ -231,14 +241,15 @@ class LifeCycle(_Operator):
         return cursor
 
     @property
-    def _deployment(self) -> str:
+    def deployment(self) -> str:
+        """What tells this Airflow installation apart at the broker."""
         return self.deployment_id or conf.get("podbroker", "deployment_id", fallback="airflow")
 
     def _meet_earlier(self, session: Session, context: Context, *, has_groups: bool) -> Execution | None:
         """Adopt or end what earlier tries of this task instance left behind."""
         decided = plan(
-            session.earlier(group_labels(context, deployment_id=self._deployment)),
-            own_id=execution_id(context, deployment_id=self._deployment),
+            session.earlier(group_labels(context, deployment_id=self.deployment)),
+            own_id=execution_id(context, deployment_id=self.deployment),
             reattach=self.reattach_on_restart,
             not_before=getattr(context.get("dag_run"), "start_date", None),
             max_tries=getattr(context["ti"], "max_tries", None),
@@ -255,7 +266,7 @@ class LifeCycle(_Operator):
             if not session.shares_group(decided.adopt):
                 return session.adopt(decided.adopt)
         elif has_groups:
-            session.join(group_of(context, deployment_id=self._deployment, action=decided.action))
+            session.join(group_of(context, deployment_id=self.deployment, action=decided.action))
         return None
 
     # Kill.
@@ -272,12 +283,13 @@ class LifeCycle(_Operator):
             follow=self._follow,
             place=self._printed_elsewhere or (self._follow.cursor if self._follow is not None else b""),
             log=self.log,
-            keep=self._keeps_on_kill,
+            keep=self.keeps_on_kill,
             noun=self.noun,
         )
 
     @property
-    def _keeps_on_kill(self) -> bool:
+    def keeps_on_kill(self) -> bool:
+        """Whether a kill leaves the execution alone."""
         return getattr(getattr(self, "on_kill_action", None), "value", None) == "keep_pod"
 
 

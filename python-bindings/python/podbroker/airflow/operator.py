@@ -54,6 +54,8 @@ class RemotePodOperator(PodLifeCycle):
             until it is cancelled; 5 minutes to 7 days. None: it runs on.
         deferrable: Whether the pod is followed in the triggerer and not in the worker. Default: the option
             ``default_deferrable`` of the section ``operators`` of Airflow's configuration.
+        start_from_trigger: Whether the triggerer also starts the pod, so that a task that succeeds needs no worker
+            (Airflow 3.3). Where that cannot be, the task's log says why, and a worker starts it. The task defers then.
         do_xcom_push: Whether the pod hands back a value, JSON in ``/airflow/xcom/return.json``.
         assets_from_result: Whether the value's member ``asset_events`` becomes events of the assets in ``outlets``. The
             pod hands back a value then, also without ``do_xcom_push``.
@@ -80,6 +82,7 @@ class RemotePodOperator(PodLifeCycle):
         infra_retry: InfraRetry | None = None,
         orphan_after: timedelta | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_from_trigger: bool = False,
         do_xcom_push: bool = False,
         assets_from_result: bool = False,
         log_pod_spec_on_failure: bool = False,
@@ -88,7 +91,10 @@ class RemotePodOperator(PodLifeCycle):
         """Take the arguments; nothing is asked of the broker yet."""
         # Upstream's own sidecar waits for an exec that never comes; the broker adds one that needs none.
         super().__init__(
-            do_xcom_push=False, deferrable=deferrable, log_pod_spec_on_failure=log_pod_spec_on_failure, **kwargs
+            do_xcom_push=False,
+            deferrable=deferrable or start_from_trigger,
+            log_pod_spec_on_failure=log_pod_spec_on_failure,
+            **kwargs,
         )
         self.do_xcom_push = do_xcom_push
         self.assets_from_result = assets_from_result
@@ -98,6 +104,7 @@ class RemotePodOperator(PodLifeCycle):
         self.ttl = ttl
         self.infra_retry = infra_retry
         self.orphan_after = orphan_after
+        self.asks_for_start = start_from_trigger
         self._session: Session | None = None
         self._follow: Pump | None = None
         self._settled = False

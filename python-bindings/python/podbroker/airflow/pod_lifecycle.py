@@ -1,4 +1,7 @@
-"""The life cycle of a pod: what upstream's operator does on the way, its callbacks, its value and its verdict."""
+"""The life cycle of a pod: what upstream's operator does on the way, its callbacks, its value and its verdict.
+
+A pod may also be started in the triggerer: ``starting`` decides, and a worker goes on from what the trigger says.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from podbroker.airflow.logs import LinePrinter
 from podbroker.airflow.pods import manifest_of, named_pod, pod_of
 from podbroker.airflow.policies import policies_of
 from podbroker.airflow.result import push_result, read_result, result_error
+from podbroker.airflow.starting import Start, StartFromTrigger, StartTrigger, decide
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from podbroker import Execution, InfraRetry, Outcome, Policies
     from podbroker.airflow.pump import Pump
+    from podbroker.airflow.request import Request
 
 __all__ = ["PodLifeCycle"]
 
@@ -37,8 +42,16 @@ class PodLifeCycle(Deferrable, KubernetesPodOperator):
     infra_retry: InfraRetry | None
     orphan_after: timedelta | None
     assets_from_result: bool
+    asks_for_start: bool = False
+    """Whether the pod is to be started in the triggerer. Airflow looks before ``__init__`` has said so."""
+    _decided: Start | None = None
+    _started_there: bool = False
+    """Whether no worker has pushed the pod's name yet, because none has started it."""
     _context: Context | None
     _result: Any
+
+    start_from_trigger = StartFromTrigger()
+    start_trigger_args = StartTrigger()
 
     def execute(self, context: Context) -> Any:  # noqa: ANN401 -- whatever JSON the pod hands back
         """Run the pod and give back its value, or defer until it has ended."""
@@ -186,6 +199,71 @@ class PodLifeCycle(Deferrable, KubernetesPodOperator):
             on_line=self._show_progress if self.callbacks or self._progress_callback else None,
         )
 
+    # Starting in the triggerer.
+
+    @property
+    def start(self) -> Start:
+        """Where the pod is started, and why."""
+        if not self.asks_for_start:
+            return Start(arguments=None)
+        return self._decided or decide(self)
+
+    @property
+    def _leaves_start_to_trigger(self) -> bool:
+        return self.start.arguments is not None
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:  # noqa: ANN401 -- jinja2's
+        """Render the templates, as ever. What they become says no more whether the triggerer may start the pod."""
+        self._decided = self.start
+        super().render_template_fields(context, jinja_env)
+
+    def request_of(self, context: Context) -> Request:
+        """Make the request for the pod of this try, and send nothing."""
+        self.name = self._set_name(self.name)
+        self.pod_request_obj = self.build_pod_request_obj(context)
+        return self._request_of(manifest_of(self.pod_request_obj), context)
+
+    def execute_async(self, context: Context) -> Any:  # noqa: ANN401 -- as execute
+        """Start the pod, then defer. Returns its value if it has ended already."""
+        if self.asks_for_start:
+            index = context["ti"].map_index
+            mapped = "a mapped task is started by a worker" if index is not None and index >= 0 else ""
+            why = mapped or self.start.why_not or "Airflow has sent it to a worker"
+            self.log.info("start_from_trigger has no effect: %s", why)
+        return super().execute_async(context)
+
+    def trigger_reentry(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        *,
+        execution: str = "",
+        claim: str = "",
+        triggers: int = 1,
+    ) -> Any:  # noqa: ANN401 -- as execute
+        """Go on after the trigger's event, or start the pod where a trigger that was to start it has not.
+
+        Args:
+            context: The context of this process of the task.
+            event: What the trigger said.
+            execution: The broker's address of the execution; empty when the trigger has started it, and says it.
+            claim: Says that this task instance holds it; empty as well.
+            triggers: How many triggers have followed it so far.
+
+        """
+        self.name = self._set_name(self.name)
+        if event.get("status") == "start":
+            self.log.info("A worker starts the pod: %s", event.get("message"))
+            return self._start_and_defer(context)
+        self._started_there = not execution
+        return super().trigger_reentry(
+            context,
+            event,
+            execution=execution or event.get("execution", ""),
+            claim=claim or event.get("claim", ""),
+            triggers=triggers,
+        )
+
     # Deferring.
 
     def _make_session(self, context: Context) -> None:
@@ -198,13 +276,13 @@ class PodLifeCycle(Deferrable, KubernetesPodOperator):
         self.pod = self._read_pod() or self.pod_request_obj
 
     def _resume(self, context: Context, event: dict[str, Any]) -> None:
-        self.name = self._set_name(self.name)
         self.remote_pod = self._read_pod()
         self.pod = self.remote_pod or named_pod(event.get("name", ""), event.get("namespace", ""))
         attempt = self._known().attempts[-1] if self._known().attempts else None
-        if attempt is not None and attempt.batch_job_id and attempt.pod_name:
-            if self.pod.metadata.name != attempt.pod_name:
-                self.pod = named_pod(attempt.pod_name, attempt.pod_namespace)
+        named_late = attempt is not None and attempt.batch_job_id and attempt.pod_name
+        if attempt is not None and named_late and self.pod.metadata.name != attempt.pod_name:
+            self.pod = named_pod(attempt.pod_name, attempt.pod_namespace)
+        if named_late or (self._started_there and not self._waits_for_name):
             self._push_names(context)
         self._call_back("on_operator_resuming", context, fresh_pod=True, event=event)
 

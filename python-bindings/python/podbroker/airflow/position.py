@@ -13,14 +13,11 @@ import base64
 import binascii
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from podbroker.airflow._compat import AIRFLOW_V_3_0_PLUS, trigger_comms
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["Place", "Position", "decoded", "encoded"]
+__all__ = ["Place", "Position", "decoded", "encoded", "forget"]
 
 KEY = "podbroker_log_place"
 """The XCom. Triggerers of two versions may meet here, so the name and the fields of ``Place`` stay."""
@@ -135,7 +132,12 @@ def decoded(text: str) -> bytes:
         return b""
 
 
-async def _ask(what: str, trigger: Any, **more: Mapping[str, object]) -> Any:  # noqa: ANN401 -- whatever is answered
+async def forget(trigger: Any, key: str) -> None:  # noqa: ANN401 -- a BaseTrigger
+    """Take an XCom of the trigger's task away."""
+    await _ask("DeleteXCom", trigger, key=key)
+
+
+async def _ask(what: str, trigger: Any, **more: object) -> Any:  # noqa: ANN401 -- whatever is answered
     """Ask Airflow; None when it does not answer, since a place that is not kept costs repeated lines only."""
     ti = trigger.task_instance
     comms = trigger_comms() if AIRFLOW_V_3_0_PLUS else None
@@ -144,11 +146,11 @@ async def _ask(what: str, trigger: Any, **more: Mapping[str, object]) -> Any:  #
     from airflow.sdk.execution_time import comms as messages
 
     mapped = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
-    which = {"key": KEY, "dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": mapped}
+    which = {"key": KEY, "dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": mapped} | more
     try:
         seconds = READ_SECONDS if what == "GetXCom" else WRITE_SECONDS
         # Finished whoever stops waiting: before 3.3 an answer that nobody has read is taken for the next question's.
-        asking = asyncio.ensure_future(comms.asend(getattr(messages, what)(**which, **more)))
+        asking = asyncio.ensure_future(comms.asend(getattr(messages, what)(**which)))
         asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
         return await asyncio.wait_for(asyncio.shield(asking), seconds)
     except Exception as error:  # noqa: BLE001 -- of Airflow's API, its database, or a supervisor that is gone

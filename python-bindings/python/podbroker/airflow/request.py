@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Protocol
+
+from podbroker import BatchWorkload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from podbroker import BatchWorkload, Execution, ExecutionPage, Group, Policies, ServerInfo, Submission, TargetPlace
+    from podbroker import Execution, ExecutionPage, Group, Policies, ServerInfo, Submission, TargetPlace
     from podbroker.airflow.pump import WatchProtocol
 
-__all__ = ["ClientProtocol", "Request", "new_request"]
+__all__ = ["IN_GROUP", "ClientProtocol", "Request", "in_group", "new_request"]
 
 SUBMIT_WINDOW = timedelta(minutes=10)
 """Nothing is created after so long; as the broker's own default."""
+
+IN_GROUP = "in_group"
+"""The label of executions that were submitted to a group."""
 
 
 class ClientProtocol(Protocol):
@@ -82,6 +87,16 @@ class Request:
     group: Group | None = None
     required_features: tuple[str, ...] = ()
 
+    @property
+    def pod(self) -> Mapping[str, Any] | None:
+        """The pod's manifest; None of a job."""
+        return None if isinstance(self.workload, BatchWorkload) else self.workload
+
+    @property
+    def batch(self) -> BatchWorkload | None:
+        """The job; None of a pod."""
+        return self.workload if isinstance(self.workload, BatchWorkload) else None
+
 
 def new_request(
     *,
@@ -102,3 +117,8 @@ def new_request(
         required_features=required_features,
         submit_before=datetime.now(tz=timezone.utc) + SUBMIT_WINDOW,
     )
+
+
+def in_group(request: Request, group: Group) -> Request:
+    """Submit the request to a group."""
+    return replace(request, group=group, labels={**request.labels, IN_GROUP: "true"})

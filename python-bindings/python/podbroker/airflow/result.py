@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk._shared.logging.types import Logger
 
     from podbroker.airflow._compat import KubernetesPodOperator
+    from podbroker.airflow.progress import Progress
     from podbroker.airflow.pump import Pump
 
 __all__ = ["push_result", "read_result", "result_error", "save_position", "take_position"]
@@ -30,7 +31,7 @@ SHOWN_CHARACTERS = 200
 """How much of a broken value an error repeats."""
 
 
-def read_result(follow: Pump, *, log: Logger) -> tuple[Any, RemotePodResultError | None]:
+def read_result(follow: Pump | Progress, *, log: Logger) -> tuple[Any, RemotePodResultError | None]:
     """Give the value, and what is wrong with it."""
     result = follow.result
     if result is None:
@@ -84,7 +85,7 @@ def take_position(context: Context, *, name: str) -> bytes:
         return b""
 
 
-def result_error(follow: Pump, message: str) -> RemotePodResultError:
+def result_error(follow: Pump | Progress, message: str) -> RemotePodResultError:
     """Say what is wrong with a value."""
     error = RemotePodResultError(message)
     error.execution_name = follow.execution.name

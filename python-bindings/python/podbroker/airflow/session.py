@@ -8,13 +8,12 @@ it. Nothing here knows Airflow's context; what an answer means for the task is t
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from podbroker import BatchWorkload, ConflictError, NotFoundError, PodbrokerError, Policies, UnavailableError
+from podbroker import ConflictError, NotFoundError, PodbrokerError, Policies, UnavailableError
 from podbroker.airflow.failure import exception_of_error
 from podbroker.airflow.identity import execution_name
-from podbroker.airflow.request import new_request
+from podbroker.airflow.request import IN_GROUP, in_group, new_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,9 +43,6 @@ PAGE_SIZE = 200
 
 SUPERSEDED = "CLAIM_SUPERSEDED"
 """The reason of a refusal: a later submit of the group holds the execution."""
-
-IN_GROUP = "in_group"
-"""The label of executions that were submitted to a group."""
 
 T = TypeVar("T")
 
@@ -144,8 +140,7 @@ class Session:
 
     def join(self, group: Group) -> None:
         """Submit to this group, in which the tries of the task instance take each other's place."""
-        labels = {**self._request.labels, IN_GROUP: "true"}
-        self._request = replace(self._request, group=group, labels=labels)
+        self._request = in_group(self._request, group)
 
     def shares_group(self, execution: Execution) -> bool:
         """Whether a submit can attach to the execution; one that was submitted to no group is only followed."""
@@ -271,12 +266,11 @@ class Session:
 
     def _send(self, *, must_exist: bool) -> Submission:
         self._sent = self._sent or not must_exist
-        workload = self._request.workload
         return self._client.submit(
             target=self._request.target,
             execution_id=self._request.execution_id,
-            pod=None if isinstance(workload, BatchWorkload) else workload,
-            batch=workload if isinstance(workload, BatchWorkload) else None,
+            pod=self._request.pod,
+            batch=self._request.batch,
             submit_before=self._request.submit_before,
             labels=self._request.labels,
             policies=self._request.policies,

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from podbroker.airflow.follower import Follower
+    from podbroker.airflow.progress import Progress
 
-__all__ = ["RemotePodTrigger"]
+__all__ = ["RemotePodTrigger", "to_its_end"]
 
 HOLD_SECONDS = 10.0
 """How long after the deferral an event is said at the earliest. Airflow fails a task that comes back before its
@@ -91,47 +92,63 @@ class RemotePodTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Follow the execution to its end, then say so."""
+        payload = await self.follow()
+        await asyncio.sleep(max(0.0, self.began + HOLD_SECONDS - time.time()))
+        await self.done()
+        yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+    async def follow(self) -> dict[str, Any]:
+        """Follow the execution to its end, and give what the event says."""
         follower = await self._made()
         try:
-            payload = await follower.follow()
+            return await follower.follow()
         except Exception as error:  # noqa: BLE001 -- whatever it is, a worker can go on, and the pod is not lost
             payload = follower.failure(error)
             what = "The task's own code failed" if payload.get("to_worker") else f"The {self.noun} cannot be followed"
             self.log.warning("%s here, a worker goes on with it: %s", what, error)
-        await asyncio.sleep(max(0.0, self.began + HOLD_SECONDS - time.time()))
-        await follower.done()
+            return payload
+
+    async def left_to_worker(self) -> dict[str, Any]:
+        """Give what the event says of a pod that has ended before it was followed."""
+        payload = await (await self._made()).left_to_worker()
+        await self.done()
+        return payload
+
+    async def done(self) -> None:
+        """See to it that all lines are in the task's log. The next thing is the event."""
+        await (await self._made()).done()
         self._fired = True  # and nothing is waited for from here to the event
-        yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+    async def release(self, *, is_over: bool) -> None:
+        """Release the execution if its task has ended, which is asked for unless it is known."""
+        await (await self._made()).release(is_over=is_over)
+
+    @property
+    def progress(self) -> Progress | None:
+        """What is known of the execution; None while nothing is."""
+        return self._follower.progress if self._follower is not None else None
 
     async def on_kill(self) -> None:
         """End the pod, because a user acted on the task (Airflow 3.3 and later)."""
         self._killed = True
         if not self._fired and not self.keep_on_kill:
             self._killing = asyncio.create_task(self._kill())
-            await self._to_its_end(self._killing)
+            await to_its_end(self._killing, log=self.log)
 
     async def cleanup(self) -> None:
         """Keep the place for the next triggerer. Below Airflow 3.3 also find out whether the task was killed."""
         if self._killing is not None:
-            await self._to_its_end(self._killing)
+            await to_its_end(self._killing, log=self.log)
         if self._follower is None:
             return
         try:
             if not self._fired and not self._killed:
-                await self._to_its_end(asyncio.create_task(self._follower.leave()))
+                await to_its_end(asyncio.create_task(self._follower.leave()), log=self.log)
         finally:
             self._follower.close()
 
     async def _kill(self) -> None:
         await (await self._made()).kill()
-
-    async def _to_its_end(self, task: asyncio.Task[None]) -> None:
-        """Wait for a task that is bounded by itself: Airflow cancels again each second until a trigger has ended."""
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.warning("What is left to do for the pod was not done: %s", error)
 
     async def _made(self) -> Follower:
         if self._follower is None:
@@ -139,3 +156,12 @@ class RemotePodTrigger(BaseTrigger):
             module = await asyncio.to_thread(import_module, "podbroker.airflow.follower")
             self._follower = module.Follower(self)
         return self._follower
+
+
+async def to_its_end(task: asyncio.Task[None], *, log: Any) -> None:  # noqa: ANN401 -- a logger
+    """Wait for a task that is bounded by itself: Airflow cancels again each second until a trigger has ended."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("What is left to do for the pod was not done: %s", error)

@@ -19,9 +19,13 @@ pub(super) const S: i64 = 1_000_000_000;
 /// 2026-11-21T08:00:00Z
 pub(super) const BASE: i64 = 1_795_248_000 * S;
 
+/// The files of one run of the container, the current one last.
+type Files = Vec<Vec<(i64, String)>>;
+
 pub(super) struct State {
-    /// All files, the current one last.
-    pub(super) files: Vec<Vec<(i64, String)>>,
+    /// One for each time that the container was started. A log names the last one or the one before.
+    runs: Vec<Files>,
+    /// The last run has ended.
     pub(super) ended: bool,
     /// The pod was deleted: with the container's end its log goes, but for who has the file open.
     pub(super) is_deleted: bool,
@@ -29,7 +33,26 @@ pub(super) struct State {
     pub(super) cuts: u64,
     /// The latest cut ended its answers as an end of the log does.
     pub(super) cuts_cleanly: bool,
+    /// How often the open answers went silent for good, without an end.
+    pub(super) silences: u64,
     pub(super) requests: u64,
+}
+
+impl State {
+    /// The files that are written to.
+    pub(super) fn files(&mut self) -> &mut Files {
+        self.runs.last_mut().unwrap()
+    }
+
+    /// The container is started again.
+    pub(super) fn restart(&mut self) {
+        self.runs.push(vec![vec![]]);
+        self.ended = false;
+    }
+
+    fn has_ended(&self, run: usize) -> bool {
+        self.ended || run + 1 < self.runs.len()
+    }
 }
 
 pub(super) struct Kubelet {
@@ -44,12 +67,13 @@ impl Kubelet {
     pub(super) fn new(piece: usize) -> Arc<Self> {
         let began = Instant::now();
         let state = State {
-            files: vec![vec![]],
+            runs: vec![vec![vec![]]],
             ended: false,
             is_deleted: false,
             stalled_until: began,
             cuts: 0,
             cuts_cleanly: false,
+            silences: 0,
             requests: 0,
         };
         Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(0), began, piece })
@@ -71,6 +95,13 @@ impl Kubelet {
 
     fn cuts_cleanly(&self) -> bool {
         self.state.lock().unwrap().cuts_cleanly
+    }
+
+    /// Never returns once the answer went silent.
+    async fn may_speak(&self, silences: u64) {
+        if self.state.lock().unwrap().silences != silences {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits while writes to the reader block. False once the answer was cut off.
@@ -107,17 +138,26 @@ impl LogSource for Arc<Kubelet> {
     fn log<'a>(&'a self, _: &'a str, log: &'a LogRequest<'a>) -> BoxFuture<'a, Result<Body, ApiError>> {
         let kubelet = Arc::clone(self);
         let (follow, since, tail, limit) = (log.follow, log.since, log.tail_lines, log.limit_bytes);
+        // Whoever asks knows what the kubelet knows. One that asks for a run in the moment in which the next one begins, before
+        // the status says so, would be given that one.
+        let run = {
+            let runs = self.state.lock().unwrap().runs.len();
+            if log.previous { runs.checked_sub(2) } else { Some(runs - 1) }
+        };
         async move {
+            let refused = |code| ApiError::Refused(Box::new(Status { code, ..Status::default() }));
             tokio::time::sleep(Duration::from_millis(2)).await;
-            let (cuts, mut file, mut line) = {
+            let Some(run) = run else { return Err(refused(400)) };
+            let (cuts, silences, mut file, mut line) = {
                 let mut state = kubelet.state.lock().unwrap();
                 state.requests += 1;
                 if state.ended && state.is_deleted {
-                    return Err(ApiError::Refused(Box::new(Status { code: 404, ..Status::default() })));
+                    return Err(refused(404));
                 }
-                let lines = state.files.last().unwrap().len();
+                let files = &state.runs[run];
+                let lines = files.last().unwrap().len();
                 let first = tail.map_or(0, |tail| lines.saturating_sub(usize::try_from(tail).unwrap()));
-                (state.cuts, state.files.len() - 1, first)
+                (state.cuts, state.silences, files.len() - 1, first)
             };
             let body = async_stream::stream! {
                 let mut changed = kubelet.changed.subscribe();
@@ -128,15 +168,19 @@ impl LogSource for Arc<Kubelet> {
                     changed.borrow_and_update();
                     let (bytes, at_the_end, ended, rotations) = {
                         let state = kubelet.state.lock().unwrap();
+                        let files = &state.runs[run];
                         let mut bytes = Vec::new();
-                        while let Some(entry) = state.files[file].get(line) && bytes.len() < kubelet.piece {
+                        while let Some(entry) = files[file].get(line) && bytes.len() < kubelet.piece {
                             bytes.extend(bytes_of(entry, since));
                             line += 1;
                         }
-                        (bytes, line == state.files[file].len(), state.ended, state.files.len() - 1)
+                        (bytes, line == files[file].len(), state.has_ended(run), files.len() - 1)
                     };
+                    kubelet.may_speak(silences).await;
                     if !bytes.is_empty() {
-                        if !kubelet.may_write(cuts).await {
+                        let may_write = kubelet.may_write(cuts).await;
+                        kubelet.may_speak(silences).await;
+                        if !may_write {
                             if !(follow && kubelet.cuts_cleanly()) {
                                 yield Ok(Bytes::from(bytes[..bytes.len() / 2].to_vec()));
                                 yield Err("cut".into());
@@ -166,6 +210,7 @@ impl LogSource for Arc<Kubelet> {
                         Some(_) if ended => return,
                         Some(_) => {
                             let _ = changed.changed().await;
+                            kubelet.may_speak(silences).await;
                             if kubelet.is_cut(cuts) {
                                 if !(follow && kubelet.cuts_cleanly()) {
                                     yield Err("cut".into());

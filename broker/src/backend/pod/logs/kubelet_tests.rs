@@ -128,10 +128,48 @@ fn a_log_that_goes_with_its_container_while_nobody_reads_is_marked() {
 }
 
 #[test]
+fn a_follow_that_went_silent_for_good_is_made_up_for_at_the_end_of_its_container() {
+    let acts = [WRITE, Act::Sleep { millis: 2000 }, Act::Silence, WRITE, Act::Sleep { millis: 2000 }, WRITE];
+    let habits = [Habit::default(), Habit { late: 300, ..Habit::default() }];
+    let (written, heard, _) = run(&acts, &habits, SpoolLimits::default(), 1000);
+    assert!(heard.iter().all(|heard| heard.items.len() == written && heard.gaps.is_empty()), "{heard:?}");
+}
+
+#[test]
+fn a_read_of_the_file_that_went_silent_is_made_again_before_its_watch_gives_it_up() {
+    let round = || [WRITE, Act::Sleep { millis: 1000 }];
+    let mut acts: Vec<_> = (0..10).flat_map(|_| round()).collect();
+    // Who comes then stands before what is held, and reads the file by himself.
+    let (blocked, meanwhile) = (Act::Stall { millis: 4000 }, Act::Sleep { millis: 2000 });
+    acts.extend([blocked, meanwhile, Act::Silence, Act::Sleep { millis: 4000 }]);
+    acts.extend((0..4).flat_map(|_| round()));
+    let small = SpoolLimits { memory_per_stream: 2000, memory: 4000, ..SpoolLimits::default() };
+    let late = Habit { late: 16_000, ..Habit::default() };
+    let (_, heard, _) = run(&acts, &[Habit::default(), late], small, 1000);
+    assert!(heard.iter().all(|heard| heard.gaps.is_empty()), "{heard:?}");
+    assert!(heard[1].took < Duration::from_secs(45), "{:?}", heard[1].took);
+}
+
+#[test]
+fn each_run_of_a_container_that_is_restarted_is_read_for_itself() {
+    let restart = Act::Restart { millis: 2000 };
+    let pause = Act::Sleep { millis: 1000 };
+    let acts = [WRITE, pause.clone(), restart.clone(), WRITE, WRITE, Act::Cut, pause, restart, WRITE];
+    let of = |run| Habit { run, ..Habit::default() };
+    let late = Habit { late: 60_000, ..Habit::default() };
+    let (_, heard, _) = run(&acts, &[of(0), of(1), of(2), of(3), late], SpoolLimits::default(), 1000);
+    let lines: Vec<_> = heard.iter().map(|heard| heard.items.iter().flatten().count()).collect();
+    assert_eq!(lines, [50, 100, 50, 0, 0]);
+    assert!(heard[..4].iter().all(|heard| heard.gaps.is_empty()), "{heard:?}");
+    // Of three runs the node keeps two.
+    assert_eq!(heard[4].gaps.iter().map(|gap| gap.reason).collect::<Vec<_>>(), [GapReason::Rotated]);
+}
+
+#[test]
 fn who_has_had_a_part_of_the_first_lines_is_not_behind_the_beginning_of_another_file() {
     let at_once = |lines| Act::Write { lines, step: 0, jitter: 0 };
     let acts = [Act::Stall { millis: 7028 }, Act::Rotate, at_once(2), Act::Rotate, at_once(1)];
-    let habit = Habit { late: 1498, slow: 9, lets_go: Some(1) };
+    let habit = Habit { late: 1498, slow: 9, lets_go: Some(1), run: 0 };
     run(&begun(acts.into()), &[habit], SpoolLimits::default(), 50);
 }
 
@@ -160,8 +198,13 @@ fn fault() -> impl Strategy<Value = Act> {
         2 => Just(Act::Cut),
         1 => Just(Act::CleanCut),
         1 => (0_u64..15_000).prop_map(|millis| Act::Stall { millis }),
+        1 => Just(Act::Silence),
         1 => Just(Act::Delete),
     ]
+}
+
+fn restart() -> impl Strategy<Value = Act> {
+    (0_u64..15_000).prop_map(|millis| Act::Restart { millis })
 }
 
 fn clock() -> impl Strategy<Value = Act> {
@@ -174,7 +217,7 @@ fn habits() -> impl Strategy<Value = Vec<Habit>> {
         prop_oneof![2 => Just(0), 1 => 0_u64..3000],
         prop_oneof![1 => Just(None), 1 => (1_usize..6).prop_map(Some)],
     );
-    prop::collection::vec(habit.prop_map(|(late, slow, lets_go)| Habit { late, slow, lets_go }), 1..4)
+    prop::collection::vec(habit.prop_map(|(late, slow, lets_go)| Habit { late, slow, lets_go, run: 0 }), 1..4)
 }
 
 fn limits() -> impl Strategy<Value = SpoolLimits> {
@@ -221,6 +264,20 @@ proptest! {
         habits in habits(), limits in limits(), piece in 50_usize..5000,
     ) {
         run(&begun(acts), &habits, limits, piece);
+    }
+
+    #[test]
+    fn whatever_is_restarted_each_run_is_told_without_the_marked_gaps(
+        acts in prop::collection::vec(prop_oneof![6 => act(), 1 => fault(), 1 => restart()], 1..25),
+        habits in habits(), runs in prop::collection::vec(0_u32..4, 4), limits in limits(), piece in 50_usize..5000,
+    ) {
+        // Each run begins as the first one does.
+        let acts = acts.into_iter().flat_map(|act| match act {
+            Act::Restart { .. } => [act].into_iter().chain(begun(vec![])).collect::<Vec<_>>(),
+            act => vec![act],
+        });
+        let habits: Vec<_> = habits.into_iter().zip(runs).map(|(habit, run)| Habit { run, ..habit }).collect();
+        run(&begun(acts.collect()), &habits, limits, piece);
     }
 
     #[test]

@@ -35,19 +35,37 @@ pub(super) enum Act {
     Cut,
     /// Every open follow ends, as if the container had.
     CleanCut,
+    /// Every open answer goes silent and stays open, as behind a firewall that has forgotten the connection.
+    Silence,
+    /// The container ends, and is started again so much later.
+    Restart {
+        millis: u64,
+    },
     /// The pod is deleted; the container has its grace.
     Delete,
 }
 
-pub(super) fn view(ended: Option<i64>) -> Arc<View> {
+/// How the container stands.
+#[derive(Debug, Clone, Copy)]
+enum Stands {
+    Runs,
+    Waits,
+    Ended(i64),
+}
+
+/// The view of a pod whose container was restarted so often. `last` is when the run before ended.
+fn view(stands: Stands, restarts: u32, last: Option<i64>) -> Arc<View> {
     let policies = PolicyRequest::default().resolve(&PolicyDefaults::default()).unwrap();
-    let state = match ended {
-        Some(nanos) => {
-            let time = Timestamp::from_second(nanos / S).unwrap().to_string();
-            json!({ "terminated": { "exitCode": 0, "startedAt": "2026-11-21T08:00:00Z", "finishedAt": time } })
-        }
-        None => json!({ "running": { "startedAt": "2026-11-21T08:00:00Z" } }),
+    let ended = |nanos: i64| {
+        let time = Timestamp::from_second(nanos / S).unwrap().to_string();
+        json!({ "terminated": { "exitCode": 1, "startedAt": "2026-11-21T08:00:00Z", "finishedAt": time } })
     };
+    let state = match stands {
+        Stands::Runs => json!({ "running": { "startedAt": "2026-11-21T08:00:00Z" } }),
+        Stands::Waits => json!({ "waiting": { "reason": "CrashLoopBackOff" } }),
+        Stands::Ended(nanos) => ended(nanos),
+    };
+    let last = last.map_or(json!({}), ended);
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {
             "name": "x-1", "namespace": "n", "uid": "u", "resourceVersion": "7",
@@ -61,15 +79,16 @@ pub(super) fn view(ended: Option<i64>) -> Arc<View> {
         },
         "spec": { "nodeName": "node1", "restartPolicy": "Never", "containers": [{ "name": "base" }] },
         "status": { "phase": "Running", "containerStatuses": [{
-            "name": "base", "state": state, "restartCount": 0, "image": "", "imageID": "", "ready": false,
+            "name": "base", "state": state, "lastState": last, "restartCount": restarts,
+            "image": "", "imageID": "", "ready": false,
         }] },
     }))
     .unwrap();
     Arc::new(View::of(&pod).unwrap())
 }
 
-pub(super) fn instance() -> Instance {
-    Instance { attempt: 1, container: "base".to_owned(), restart: 0, role: ContainerRole::Deciding }
+fn instance(restart: u32) -> Instance {
+    Instance { attempt: 1, container: "base".to_owned(), restart, role: ContainerRole::Deciding }
 }
 
 /// How somebody watches.
@@ -81,6 +100,8 @@ pub(super) struct Habit {
     pub(super) slow: u64,
     /// Lets go after so many items, and goes on from the middle of the last.
     pub(super) lets_go: Option<usize>,
+    /// Which run of the container it reads.
+    pub(super) run: u32,
 }
 
 #[derive(Debug, Default)]
@@ -88,15 +109,22 @@ pub(super) struct Heard {
     /// A line's number, or nothing for a gap.
     pub(super) items: Vec<Option<usize>>,
     pub(super) gaps: Vec<Gap>,
+    /// How long it took from the beginning of the play.
+    pub(super) took: Duration,
 }
 
-pub(super) async fn hear(logs: Arc<Logs>, view: watch::Receiver<Arc<View>>, habit: Habit) -> Heard {
+pub(super) async fn hear(logs: Arc<Logs>, mut view: watch::Receiver<Arc<View>>, habit: Habit) -> Heard {
+    let began = Instant::now();
     tokio::time::sleep(Duration::from_millis(habit.late)).await;
     let mut heard = Heard::default();
+    let has_begun = |view: &Arc<View>| view.containers.iter().any(|container| container.restarts >= habit.run);
+    if view.wait_for(has_begun).await.is_err() {
+        return heard;
+    }
     let mut position = InstancePosition::default();
     loop {
         let start = LogStart { position, tail_lines: None, since: None, mode: ReadMode::Follow };
-        let mut items = std::pin::pin!(logs.read(view.clone(), instance(), start, CancellationToken::new()));
+        let mut items = std::pin::pin!(logs.read(view.clone(), instance(habit.run), start, CancellationToken::new()));
         let mut left = habit.lets_go.unwrap_or(usize::MAX);
         while left > 0 {
             match items.next().await.expect("the stream ends with an end") {
@@ -115,7 +143,10 @@ pub(super) async fn hear(logs: Arc<Logs>, view: watch::Receiver<Arc<View>>, habi
                     heard.items.push(None);
                     heard.gaps.push(gap);
                 }
-                LogItem::End(_) => return heard,
+                LogItem::End(_) => {
+                    heard.took = began.elapsed();
+                    return heard;
+                }
             }
             tokio::time::sleep(Duration::from_millis(habit.slow)).await;
         }
@@ -126,22 +157,26 @@ pub(super) fn number(line: &LogLine) -> usize {
     std::str::from_utf8(&line.content).unwrap().trim_end_matches('.').parse().unwrap()
 }
 
-/// Plays the acts to watchers; returns how many lines were written, and what each heard.
+/// Plays the acts to watchers; returns how many lines each run of the container has written, and what each watcher heard.
 pub(super) async fn play(
     acts: &[Act],
     habits: &[Habit],
     limits: SpoolLimits,
     piece: usize,
-) -> (usize, Vec<Heard>, Arc<Kubelet>) {
+) -> (Vec<usize>, Vec<Heard>, Arc<Kubelet>) {
     let kubelet = Kubelet::new(piece);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let spool = Spool::new(limits, tasks.clone());
     let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), Arc::clone(&spool), &tasks, &stop);
-    let (view_sender, receiver) = watch::channel(view(None));
+    let (view_sender, receiver) = watch::channel(view(Stands::Runs, 0, None));
     let hearing =
         futures::future::join_all(habits.iter().map(|habit| hear(Arc::clone(&logs), receiver.clone(), *habit)));
     let writing = async {
-        let (mut written, mut clock, mut rotated) = (0, 0, Instant::now());
+        let (mut written, mut clock, mut rotated) = (vec![0], 0, Instant::now());
+        let (mut restarts, mut last, mut is_deleted) = (0, None, false);
+        // A clean cut within the last seconds cannot be told from the end of the container.
+        let was_cut_cleanly = acts.iter().any(|act| matches!(act, Act::CleanCut));
+        let before_the_end = Duration::from_millis(if was_cut_cleanly { 5000 } else { 200 });
         for act in acts {
             match *act {
                 Act::Write { lines, step, jitter } => {
@@ -157,8 +192,9 @@ pub(super) async fn play(
                                 let early = if number % 3 == 2 { jitter } else { 0 };
                                 let nanos = now - step * i64::from(some[some.len() - 1] - number) - early;
                                 let padding = ".".repeat(usize::from(number % 40));
-                                state.files.last_mut().unwrap().push((nanos, format!("{written}{padding}")));
-                                written += 1;
+                                let written = written.last_mut().unwrap();
+                                state.files().last_mut().unwrap().push((nanos, format!("{written}{padding}")));
+                                *written += 1;
                             }
                         });
                     }
@@ -169,8 +205,9 @@ pub(super) async fn play(
                     tokio::time::sleep_until(rotated + Duration::from_secs(3)).await;
                     rotated = Instant::now();
                     kubelet.change(|state| {
-                        if !state.files.last().unwrap().is_empty() {
-                            state.files.push(vec![]);
+                        let files = state.files();
+                        if !files.last().unwrap().is_empty() {
+                            files.push(vec![]);
                         }
                     });
                 }
@@ -178,7 +215,29 @@ pub(super) async fn play(
                 Act::Stall { millis } => {
                     kubelet.change(|state| state.stalled_until = Instant::now() + Duration::from_millis(millis));
                 }
-                Act::Delete => kubelet.change(|state| state.is_deleted = true),
+                Act::Delete => {
+                    is_deleted = true;
+                    kubelet.change(|state| state.is_deleted = true);
+                }
+                Act::Silence => kubelet.change(|state| state.silences += 1),
+                // Nothing is started again of a pod that was deleted.
+                Act::Restart { .. } if is_deleted => {}
+                Act::Restart { millis } => {
+                    tokio::time::sleep(before_the_end).await;
+                    last = Some(BASE + kubelet.elapsed() + clock);
+                    kubelet.change(|state| state.ended = true);
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    view_sender.send_replace(view(Stands::Waits, restarts, last));
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
+                    restarts += 1;
+                    written.push(0);
+                    kubelet.change(|state| {
+                        state.restart();
+                        // Each run begins with somebody who can read it.
+                        state.stalled_until = Instant::now();
+                    });
+                    view_sender.send_replace(view(Stands::Runs, restarts, last));
+                }
                 Act::Cut | Act::CleanCut => {
                     kubelet.change(|state| {
                         state.cuts += 1;
@@ -187,13 +246,13 @@ pub(super) async fn play(
                 }
             }
         }
-        // A clean cut within the last seconds cannot be told from the end of the container.
-        let was_cut_cleanly = acts.iter().any(|act| matches!(act, Act::CleanCut));
-        tokio::time::sleep(Duration::from_millis(if was_cut_cleanly { 5000 } else { 200 })).await;
+        tokio::time::sleep(before_the_end).await;
         let finished = BASE + kubelet.elapsed() + clock;
         kubelet.change(|state| state.ended = true);
         tokio::time::sleep(Duration::from_millis(300)).await;
-        view_sender.send_replace(view(Some(finished)));
+        view_sender.send_replace(view(Stands::Ended(finished), restarts, last));
+        // Nobody waits any more for a run that there never was.
+        drop(view_sender);
         written
     };
     let all = async { futures::future::join(writing, hearing).await };
@@ -242,9 +301,10 @@ pub(super) fn run(
     limits: SpoolLimits,
     piece: usize,
 ) -> (usize, Vec<Heard>, Arc<Kubelet>) {
-    let result = runtime().block_on(play(acts, habits, limits, piece));
-    for (heard, habit) in result.1.iter().zip(habits) {
-        assert_honest(result.0, heard, *habit);
+    let (written, heard, kubelet) = runtime().block_on(play(acts, habits, limits, piece));
+    for (heard, habit) in heard.iter().zip(habits) {
+        let run = usize::try_from(habit.run).unwrap();
+        assert_honest(written.get(run).copied().unwrap_or_default(), heard, *habit);
     }
-    result
+    (written[0], heard, kubelet)
 }

@@ -181,17 +181,18 @@ impl Reader {
 
     /// The beginning of the first line of the current file, if it can be had soon.
     async fn head(&mut self) -> Option<LogLine> {
-        let kept = self.status.look().place;
-        let request = LogRequest {
-            container: &self.status.instance.container,
-            follow: false,
-            previous: kept == Kept::Previous,
-            since: None,
-            tail_lines: None,
-            limit_bytes: Some(HEAD_BYTES),
-        };
         let pod_name = self.status.pod_name();
         for _ in 0..HEAD_TRIES {
+            // The container may have been restarted meanwhile.
+            let kept = self.status.look().place;
+            let request = LogRequest {
+                container: &self.status.instance.container,
+                follow: false,
+                previous: kept == Kept::Previous,
+                since: None,
+                tail_lines: None,
+                limit_bytes: Some(HEAD_BYTES),
+            };
             let read = async {
                 let mut body = self.source.log(&pod_name, &request).await.ok()?;
                 let mut splitter = Splitter::default();

@@ -1,8 +1,8 @@
 //! How much of all logs is held, in memory and on disk, and the files that hold what memory does not.
 //!
-//! One for the whole broker: its streams draw on the same two limits. A file has no name, so nobody else can open it and it
-//! goes with the process, however that ends. A stream writes one file after another; a file is given back when everything in
-//! it was read or dropped.
+//! One for the whole broker: its streams draw on the same two limits, and none of them takes all of the disk from the others. A
+//! file has no name, so nobody else can open it and it goes with the process, however that ends. A stream writes one file after
+//! another; a file is given back when everything in it was read or dropped.
 
 use std::fs::File;
 use std::io;
@@ -20,6 +20,10 @@ use crate::execution::LogLine;
 
 /// A file is given back as a whole, so it is small against the limit.
 const FILE_BYTES: u64 = 4 << 20;
+
+/// A stream may hold so many times as much on disk as is free. Alone it gets three quarters; whoever comes later finds room, and
+/// who holds more than that by then drops its oldest before it writes again: among those that go on, shares become equal.
+const SHARE: u64 = 3;
 
 /// Reads and writes of all streams that may wait for a disk at once. A page cache answers in microseconds; this is for the
 /// disk that does not.
@@ -154,37 +158,36 @@ impl Spool {
         self.short.subscribe()
     }
 
-    /// Writes lines to the stream's file, or to a new one; nothing if there is no room.
-    pub(super) async fn write(
-        self: &Arc<Self>,
-        file: &mut Option<Arc<Segment>>,
-        lines: Arc<[LogLine]>,
-    ) -> Option<Piece> {
+    /// Writes lines to the stream's current file, or to a new one; nothing if there is no room, or the stream has its share.
+    pub(super) async fn write(self: &Arc<Self>, files: &mut Files, lines: Arc<[LogLine]>) -> Option<Piece> {
         let length: usize = lines.iter().map(|line| HEAD + line.content.len()).sum();
         let added = length as u64;
         let reserved = self.disk.fetch_add(added, Ordering::Relaxed) + added;
-        if reserved > self.limits.disk {
+        let free = self.limits.disk.saturating_sub(reserved);
+        if files.used.load(Ordering::Relaxed) + added > free.saturating_mul(SHARE) {
             self.disk.fetch_sub(added, Ordering::Relaxed);
             return None;
         }
-        let current = file.take().filter(|segment| segment.used() < FILE_BYTES);
+        let current = files.current.take().filter(|segment| segment.used() < FILE_BYTES);
         let (spool, folder) = (Arc::clone(self), self.limits.folder.clone());
+        let of_stream = Arc::clone(&files.used);
         let written = self
             .on_disk(move || {
                 let segment = match current {
                     Some(segment) => segment,
-                    None => Segment::create(spool, folder.as_deref())?,
+                    None => Segment::create(spool, of_stream, folder.as_deref())?,
                 };
                 let at = segment.used();
                 segment.file.write_all_at(&encode(&lines, length), at)?;
                 segment.used.fetch_add(added, Ordering::Relaxed);
+                segment.of_stream.fetch_add(added, Ordering::Relaxed);
                 Ok(Piece { segment, at, length })
             })
             .await;
         match written {
             Ok(piece) => {
                 self.spilled.fetch_add(added, Ordering::Relaxed);
-                *file = Some(Arc::clone(&piece.segment));
+                files.current = Some(Arc::clone(&piece.segment));
                 Some(piece)
             }
             Err(error) => {
@@ -219,17 +222,35 @@ fn file(folder: Option<&Path>) -> io::Result<File> {
     }
 }
 
+/// The files of one stream.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// What is written to.
+    current: Option<Arc<Segment>>,
+    /// Bytes in all of them.
+    used: Arc<AtomicU64>,
+}
+
+impl Files {
+    /// Begins another file with the next lines: one that is written to would not be given back.
+    pub(super) fn close(&mut self) {
+        self.current = None;
+    }
+}
+
 /// One file of a stream.
 #[derive(Debug)]
-pub(super) struct Segment {
+struct Segment {
     file: File,
     used: AtomicU64,
+    /// Bytes in all files of its stream.
+    of_stream: Arc<AtomicU64>,
     spool: Arc<Spool>,
 }
 
 impl Segment {
-    fn create(spool: Arc<Spool>, folder: Option<&Path>) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { file: file(folder)?, used: AtomicU64::new(0), spool }))
+    fn create(spool: Arc<Spool>, of_stream: Arc<AtomicU64>, folder: Option<&Path>) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self { file: file(folder)?, used: AtomicU64::new(0), of_stream, spool }))
     }
 
     fn used(&self) -> u64 {
@@ -240,6 +261,7 @@ impl Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         self.spool.disk.fetch_sub(self.used(), Ordering::Relaxed);
+        self.of_stream.fetch_sub(self.used(), Ordering::Relaxed);
     }
 }
 
@@ -297,27 +319,52 @@ mod tests {
     #[tokio::test]
     async fn what_was_written_is_read_again_and_given_back() {
         let spool = Spool::new(SpoolLimits::default(), TaskTracker::new());
-        let mut file = None;
-        let first = spool.write(&mut file, lines(3, b"a\xff")).await.unwrap();
-        let second = spool.write(&mut file, lines(5, b"")).await.unwrap();
+        let mut files = Files::default();
+        let first = spool.write(&mut files, lines(3, b"a\xff")).await.unwrap();
+        let second = spool.write(&mut files, lines(5, b"")).await.unwrap();
         assert!(first.is_beside(&second));
         assert_eq!(spool.read(first.clone()).await.unwrap(), lines(3, b"a\xff"));
         assert_eq!(spool.read(second.clone()).await.unwrap(), lines(5, b""));
         assert_eq!(spool.used().disk, 3 * 15 + 5 * 13);
-        drop((first, second, file));
+        drop((first, second, files));
         assert_eq!(spool.used(), SpoolUse { spilled: 3 * 15 + 5 * 13, ..SpoolUse::default() });
     }
 
     #[tokio::test]
     async fn nothing_is_written_over_the_limit_or_without_a_folder() {
-        let small = SpoolLimits { disk: 40, ..SpoolLimits::default() };
+        let small = SpoolLimits { disk: 60, ..SpoolLimits::default() };
         let spool = Spool::new(small, TaskTracker::new());
-        let mut file = None;
-        let first = spool.write(&mut file, lines(2, b"abc")).await.unwrap();
-        assert!(spool.write(&mut file, lines(2, b"abc")).await.is_none());
-        drop((first, file));
+        let mut files = Files::default();
+        let first = spool.write(&mut files, lines(2, b"abc")).await.unwrap();
+        assert!(spool.write(&mut files, lines(2, b"abc")).await.is_none());
+        drop((first, files));
         assert_eq!(spool.used().disk, 0);
         let nowhere = SpoolLimits { folder: Some("/nowhere".into()), ..SpoolLimits::default() };
-        assert!(Spool::new(nowhere, TaskTracker::new()).write(&mut None, lines(2, b"abc")).await.is_none());
+        assert!(Spool::new(nowhere, TaskTracker::new()).write(&mut Files::default(), lines(2, b"abc")).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_stream_leaves_room_for_others_and_gives_way_to_them() {
+        let limits = SpoolLimits { disk: 100_000, ..SpoolLimits::default() };
+        let spool = Spool::new(limits, TaskTracker::new());
+        // A thousand bytes each.
+        let fill = async |files: &mut Files| {
+            let mut pieces = Vec::new();
+            while let Some(piece) = spool.write(files, lines(10, &[b'x'; 87])).await {
+                pieces.push(piece);
+            }
+            pieces
+        };
+        let (mut greedy, mut second, mut third) = (Files::default(), Files::default(), Files::default());
+        let first = fill(&mut greedy).await;
+        assert_eq!(first.len(), 75);
+        let (seconds, thirds) = (fill(&mut second).await, fill(&mut third).await);
+        assert_eq!((seconds.len(), thirds.len()), (18, 5));
+        assert!(fill(&mut greedy).await.is_empty(), "it has more than its share now");
+        greedy.close();
+        drop(first);
+        assert_eq!(spool.used().disk, 23_000);
+        let (first, seconds) = (fill(&mut greedy).await.len(), seconds.len() + fill(&mut second).await.len());
+        assert!(first < 60 && seconds > 18, "{first} and {seconds}");
     }
 }

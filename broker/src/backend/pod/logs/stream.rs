@@ -25,6 +25,10 @@ const IDLE: Duration = Duration::from_mins(10);
 /// somebody in between.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// A read that does not wait for the container is made again after such a silence: before its watch gives it up, which it does
+/// after half a minute if nothing else is asked for.
+const SILENT_READ: Duration = Duration::from_secs(10);
+
 /// Between two questions that were not answered.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,10 +74,11 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
                 }
                 let wants_proof = kind == Kind::Follow && reader.wants_proof();
                 let is_settled = (reader.place.is_found() || looked_further) && !wants_proof;
-                let idle = match ask {
+                let idle = match (kind, ask) {
                     _ if !is_settled => SEARCH,
-                    Ask::Early => IDLE,
-                    Ask::AtItsEnd => LAST_WORDS,
+                    (Kind::Whole, _) => SILENT_READ,
+                    (Kind::Follow, Ask::Early) => IDLE,
+                    (Kind::Follow, Ask::AtItsEnd) => LAST_WORDS,
                 };
                 let flush = chunk.first_at.map_or_else(|| Instant::now() + idle, |first| first + CHUNK_DELAY);
                 let piece = tokio::select! {
@@ -199,7 +204,7 @@ async fn file_has(
     place.begin();
     let (mut splitter, mut is_over) = (Splitter::default(), false);
     while !is_over {
-        match body.next().await {
+        match tokio::time::timeout(SILENT_READ, body.next()).await? {
             Some(bytes) => splitter.push(&bytes?),
             None => is_over = true,
         }

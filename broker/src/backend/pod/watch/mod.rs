@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use self::reading::Open;
@@ -30,8 +31,8 @@ use super::view::View;
 use super::{collect, describe, status};
 use crate::backend::EventStream;
 use crate::execution::{
-    Cursor, Event, EventKind, Execution, Follow, GapReason, InstancePosition, LogChunk, LogMode, NoResult, Notice,
-    Outcome, Position, ResultSource, Severity, StreamKey, WatchOptions,
+    Cursor, Event, EventKind, Execution, Follow, GapReason, InstancePosition, LogChunk, LogLine, LogMode, NoResult,
+    Notice, Outcome, Position, ResultSource, Severity, StreamKey, WatchOptions,
 };
 
 /// A value or the words for why there is none.
@@ -284,20 +285,32 @@ impl Watcher {
         let Some(instance) = self.open.get(key).map(|open| open.instance.clone()) else { return Vec::new() };
         match item {
             LogItem::Gap(gap) => vec![self.event(EventKind::LogGap(gap))],
-            LogItem::Lines { .. } if self.options.max_log_bytes.is_some_and(|limit| self.cursor.log_bytes >= limit) => {
-                self.options.logs = LogMode::None;
-                let message = "the watch's byte budget is used up";
-                self.stop_reading(|_| true, GapReason::BudgetExceeded, message)
-            }
-            LogItem::Lines { lines, before, after } => {
+            LogItem::Lines { mut lines, before, after } => {
+                let (all, budget) = (lines.len(), self.options.max_log_bytes);
+                let mut sent = self.cursor.log_bytes;
+                let fits = |line: &LogLine| {
+                    let fits = line.fits(sent, budget);
+                    sent += line.bytes();
+                    fits
+                };
+                lines.truncate(lines.iter().map(fits).position(|fits| !fits).unwrap_or(all));
                 self.cursor.set_stream(key, before);
-                let before = self.cursor.clone();
-                self.cursor.set_stream(key, after);
-                if lines.is_empty() {
-                    return Vec::new();
+                let begin = self.cursor.clone();
+                let told = InstancePosition {
+                    skip: before.skip.saturating_add(u32::try_from(lines.len()).unwrap_or(u32::MAX)),
+                    ..before
+                };
+                self.cursor.set_stream(key, if lines.len() < all { told } else { after });
+                self.cursor.log_bytes += lines.iter().map(LogLine::bytes).sum::<u64>();
+                let (told, last) = (lines.len(), lines.last().map(|line| line.nanos));
+                let mut events = Vec::new();
+                if told > 0 {
+                    events.push(self.event(EventKind::LogChunk(LogChunk { instance, lines, before: begin })));
                 }
-                self.cursor.log_bytes += lines.iter().map(|line| line.content.len() as u64 + 1).sum::<u64>();
-                vec![self.event(EventKind::LogChunk(LogChunk { instance, lines, before }))]
+                if told < all {
+                    events.extend(self.exceed(key, last));
+                }
+                events
             }
             LogItem::End(completeness) => {
                 self.open.remove(key);
@@ -310,6 +323,17 @@ impl Watcher {
                 vec![self.event(EventKind::LogStreamEnd(instance, completeness))]
             }
         }
+    }
+
+    /// The byte budget has no room for the next line of a log.
+    fn exceed(&mut self, of: &StreamKey, last: Option<i64>) -> Vec<Event> {
+        self.has_news = true;
+        let message = "the watch's byte budget is used up";
+        let mut events = self.stop_reading(|key| key == of, GapReason::BudgetExceeded, message);
+        if let (Some(nanos), Some(Event { kind: EventKind::LogGap(gap), .. })) = (last, events.first_mut()) {
+            gap.after = Timestamp::from_nanosecond(i128::from(nanos)).ok();
+        }
+        events
     }
 
     /// The last events.

@@ -22,7 +22,7 @@ pub(super) struct Open {
     pub(super) reading: AbortHandle,
     /// Ends it behind what was read.
     pub(super) stop: CancellationToken,
-    /// How long it was waited for since something of it came.
+    /// How long it was waited for since something of it came, or since it has ended.
     pub(super) silent: Duration,
 }
 
@@ -111,10 +111,13 @@ impl Watcher {
     }
 
     pub(super) fn note_wait(&mut self, waited: Duration, happened: &Happened) {
-        for (key, open) in &mut self.open {
+        // While it runs it may be silent for as long as it likes: what counts begins when it is waited for.
+        let mut opened = std::mem::take(&mut self.open);
+        for (key, open) in &mut opened {
             let came = matches!(happened, Happened::Item(of, _) if of == key);
-            open.silent = if came { Duration::ZERO } else { open.silent + waited };
+            open.silent = if came || !self.is_limited(key) { Duration::ZERO } else { open.silent + waited };
         }
+        self.open = opened;
         if self.outcome.is_some() {
             self.without_result += waited;
         }

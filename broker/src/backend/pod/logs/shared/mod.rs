@@ -14,7 +14,7 @@ use tracing::warn;
 
 pub(super) use self::subscription::Subscription;
 use super::super::chunk::LogItem;
-use super::spool::{Piece, Segment, Spool, cost};
+use super::spool::{Files, Piece, Spool, cost};
 use crate::execution::{Completeness, Gap, LogLine, Position};
 
 /// The items of one stream, numbered from 0.
@@ -103,7 +103,7 @@ impl Shared {
             appended: watch::Sender::new(0),
             watchers: watch::Sender::new(0),
         });
-        (Arc::clone(&shared), Appender { shared, file: None })
+        (Arc::clone(&shared), Appender { shared, files: Files::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -245,8 +245,7 @@ impl State {
 /// Fills a stream. Dropping it closes the stream.
 pub(super) struct Appender {
     shared: Arc<Shared>,
-    /// What is written to.
-    file: Option<Arc<Segment>>,
+    files: Files,
 }
 
 impl Appender {
@@ -255,11 +254,10 @@ impl Appender {
         self.shared.push(item);
         while let Some((number, lines)) = self.shared.too_much() {
             let spool = &self.shared.spool;
-            if let Some(piece) = spool.write(&mut self.file, lines).await {
+            if let Some(piece) = spool.write(&mut self.files, lines).await {
                 self.shared.spilled(number, piece);
             } else {
-                // A file that is written to would not be given back.
-                self.file = None;
+                self.files.close();
                 self.shared.drop_oldest();
             }
         }
