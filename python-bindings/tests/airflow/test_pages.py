@@ -7,6 +7,7 @@ import re
 import pytest
 import scripted as s
 import yaml
+from batches import JOB, job_attempt, job_end, job_target
 from repository import page, place
 from versions import DagBag, OutletEventAccessors, on_airflow_3
 
@@ -14,11 +15,18 @@ from podbroker.airflow import RemotePodOperator
 from podbroker.airflow.eks import EksPodOperator
 
 PAGES = [place("docs", "operators", name) for name in ("remote-pod.md", "eks-pod.md")]
-EXAMPLES = [
-    pytest.param(text, id=f"{page.stem}-{at}")
-    for page in PAGES
-    for at, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
-]
+
+
+def examples(pages):
+    return [
+        pytest.param(text, id=f"{page.stem}-{at}")
+        for page in pages
+        for at, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+    ]
+
+
+EXAMPLES = examples(PAGES)
+JOBS = examples([place("docs", "operators", "batch.md")])
 
 
 def read_dag(text, folder):
@@ -64,9 +72,30 @@ def test_the_pods_of_an_example_run(text, tmp_path, client, context, monkeypatch
             assert containers[0]["resources"] == {"limits": {"memory": "64Mi"}}
 
 
+@on_airflow_3
+@pytest.mark.parametrize("text", JOBS)
+def test_the_jobs_of_an_example_run(text, tmp_path, client, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PODBROKER_DEFAULT", '{"conn_type": "podbroker", "host": "h", "extra": {"target": "d"}}'
+    )
+    client.places, client.made = (job_target(),), {"attempts": (job_attempt(),)}
+    dag = read_dag(text, tmp_path)
+    for at, task in enumerate(dag.tasks):
+        client.script = [job_end()]
+        task.deferrable = False  # how it defers, is tested elsewhere
+        if task.depends_on:
+            task.depends_on = [{"jobId": JOB}]  # Airflow would resolve the other task's value
+        assert task.execute(s.make_context(id=str(at))) == JOB
+        assert client.submits[-1]["target"] == (task.target or "d")
+    jobs = {submit["batch"].job_definition: submit["batch"] for submit in client.submits}
+    assert set(jobs) <= {"reports:3", "prepare", "parts"}
+    assert "parts" not in jobs or jobs["parts"].array_size == 20
+
+
 def test_there_are_examples_on_every_page():
     assert all("```python" in page.read_text() for page in PAGES)
     assert len(EXAMPLES) > 3
+    assert len(JOBS) > 1
 
 
 def test_the_page_of_permissions_has_every_verb_of_the_role_and_no_other():

@@ -80,6 +80,7 @@ class Follower:
         """Nothing is asked of anybody yet."""
         self._trigger = trigger
         self._name = trigger.name
+        self._noun = trigger.noun
         # As the task's logger: what it writes is told apart by the context of the trigger's coroutine.
         self._log: Any = trigger.log
         self._position = Position(name=trigger.name, began=trigger.began)
@@ -103,7 +104,7 @@ class Follower:
         until = time.time() + KILL_SECONDS
         state = await self._state()
         if state == "deferred":
-            self._log.info("The task is deferred still: its pod is left to another triggerer")
+            self._log.info("The task is deferred still: its %s is left to another triggerer", self._noun)
             return
         if await self._cancel("The Airflow task was killed while it was deferred"):
             # Whoever has the task otherwise has not taken the outcome over yet.
@@ -126,7 +127,7 @@ class Follower:
         cursor, may_repeat = await self._position.take_over(self._trigger)
         after = "it had ended while no triggerer followed it"
         return {
-            **self._payload("error", message="The pod has ended"),
+            **self._payload("error", message=f"The {self._noun} has ended"),
             "to_worker": True,
             "after": after,
             "may_repeat": may_repeat,
@@ -172,14 +173,14 @@ class Follower:
                 self._trigger.lines, log=self._log, client=self._pod_client(self._channel)
             )
         except LinesAway as error:
-            self._log.warning("The worker prints the lines of the pod at its end, because here %s", error)
+            self._log.warning("The worker prints the lines of the %s at its end, because here %s", self._noun, error)
         await self._take_over()
         self._open(self._cursor)
         while True:
             event = await self._next()
             if event is None:
                 if self._late_until is not None:
-                    return self._payload("timeout", message="The pod has not ended yet")
+                    return self._payload("timeout", message=f"The {self._noun} has not ended yet")
                 await self._be_late()
                 continue
             await self._handle(event)
@@ -254,9 +255,10 @@ class Follower:
                 return
             # Whoever prints nothing says nothing of states either: the worker does, with the lines.
             printer = self._lines.printer if self._lines is not None else Lines.silent().printer
-            self._progress = Progress(execution=event.execution, printer=printer, log=self._log)
+            self._progress = Progress(execution=event.execution, printer=printer, log=self._log, noun=self._noun)
             if not self._progress.started():
-                self._progress.open_group(f"Waiting for pod {self._trigger.pod_name or self._name} to start")
+                named = self._trigger.pod_name or self._name
+                self._progress.open_group(f"Waiting for {self._noun} {named} to start")
         self._progress.handle(event)
         self._advance(self._progress, event, event.cursor)
         self._interrupted = None
@@ -351,7 +353,7 @@ class Follower:
             if release and self._channel is not None:
                 await self._channel.client.release_async(self._name, claim=self._trigger.claim)
         except PodbrokerError as error:
-            self._log.info("The last lines of the pod are not known: %s", error)
+            self._log.info("The last lines of the %s are not known: %s", self._noun, error)
 
     async def _was_killed(self) -> bool:
         """Below Airflow 3.3: ask whether a user acted on the task, and end its pod if so."""
@@ -359,7 +361,7 @@ class Follower:
             return False
         state = await self._state()
         if state == NO_ANSWER:
-            self._log.info("The task's state is not known, its pod is left running")
+            self._log.info("The task's state is not known, its %s is left running", self._noun)
             return False
         # Of a task that is deferred still, another triggerer goes on with the pod. One that has taken too long comes
         # back to a worker, which 2.11 does not let end the pod.
@@ -382,9 +384,10 @@ class Follower:
         outcome = progress.outcome
         succeeded = outcome is not None and outcome.state is ExecutionState.SUCCEEDED
         if self._late_until is not None and not succeeded:
-            return self._payload("timeout", message="The pod was cancelled: the task's execution_timeout has passed")
+            said = f"The {self._noun} was cancelled: the task's execution_timeout has passed"
+            return self._payload("timeout", message=said)
         message = "" if outcome is None else outcome.message
-        return self._payload("success" if succeeded else "failed", message=message or "The pod has ended")
+        return self._payload("success" if succeeded else "failed", message=message or f"The {self._noun} has ended")
 
     def _payload(self, status: str, *, message: str) -> dict[str, Any]:
         progress = self._progress

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from podbroker.airflow import parameters
 from podbroker.airflow._compat import conf
 from podbroker.airflow.chain import readable
-from podbroker.airflow.deferral import Deferrable
 from podbroker.airflow.hook import PodbrokerHook
 from podbroker.airflow.identity import target_selector
+from podbroker.airflow.pod_lifecycle import PodLifeCycle
 from podbroker.airflow.pods import PodClient
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from kubernetes.client import models as k8s
 
-    from podbroker import Execution, InfraRetry
+    from podbroker import InfraRetry
     from podbroker.airflow.pump import Pump
     from podbroker.airflow.session import Session
 
@@ -37,7 +37,7 @@ _NAMESPACE_OF_TARGET = "podbroker-target"
 """Stands for the target's namespace while upstream builds the manifest, since upstream would take the worker's own."""
 
 
-class RemotePodOperator(Deferrable):
+class RemotePodOperator(PodLifeCycle):
     """Runs a pod at a target of the broker, and takes every argument of ``KubernetesPodOperator``.
 
     Args:
@@ -65,7 +65,7 @@ class RemotePodOperator(Deferrable):
     """
 
     template_fields: Sequence[str] = (
-        *Deferrable.template_fields,
+        *PodLifeCycle.template_fields,
         "target",
         "podbroker_conn_id",
         "deployment_id",
@@ -184,10 +184,3 @@ class RemotePodOperator(Deferrable):
         containers = pod.spec.containers if pod is not None and pod.spec is not None else ()
         found = (each.image for each in containers or () if each.name == self.base_container_name)
         return next(found, None) or self.image
-
-    @property
-    def known_execution(self) -> Execution | None:
-        """The execution as it was last heard of; None before there is one. Asks nobody."""
-        if self._follow is not None:
-            return self._follow.execution
-        return self._session.execution if self._session is not None else None

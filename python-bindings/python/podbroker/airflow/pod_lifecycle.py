@@ -1,128 +1,72 @@
-"""The life cycle of the operator: submitted, followed, settled, in one process or in several.
+"""The life cycle of a pod: what upstream's operator does on the way, its callbacks, its value and its verdict.
 
-One submit, one stream, one acknowledgement. A synchronous task follows its pod in the worker; a deferred one leaves
-that to a trigger and comes back when the pod has ended. What is left to do then, the result, the callbacks, the verdict
-and the acknowledgement, is the same for both.
+A pod may also be started in the triggerer: ``starting`` decides, and a worker goes on from what the trigger says.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from podbroker import ExecutionState, GroupAction
-from podbroker.airflow import assets, ending, parameters
-from podbroker.airflow import exceptions as ex
-from podbroker.airflow._compat import (
-    AirflowSkipException,
-    AirflowTaskTerminated,
-    AirflowTaskTimeout,
-    ExecutionMode,
-    KubernetesPodOperator,
-    conf,
-)
-from podbroker.airflow.earlier import plan
+from podbroker import ExecutionState
+from podbroker.airflow import assets, parameters
+from podbroker.airflow._compat import AirflowSkipException, ExecutionMode, KubernetesPodOperator
+from podbroker.airflow.deferral import Deferrable
 from podbroker.airflow.failure import container_of, exception_of_outcome
-from podbroker.airflow.identity import execution_id, execution_labels, group_labels, group_of
+from podbroker.airflow.lines import LineSpec
 from podbroker.airflow.listeners import tell
 from podbroker.airflow.logs import LinePrinter
-from podbroker.airflow.pods import manifest_of, pod_of
+from podbroker.airflow.pods import manifest_of, named_pod, pod_of
 from podbroker.airflow.policies import policies_of
-from podbroker.airflow.pump import Pump
-from podbroker.airflow.result import push_result, read_result, result_error, take_position
-from podbroker.airflow.session import Session, new_request
+from podbroker.airflow.result import push_result, read_result, result_error
+from podbroker.airflow.starting import Start, StartFromTrigger, StartTrigger, decide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from datetime import timedelta
 
     from airflow.sdk import Context
     from kubernetes.client import models as k8s
 
-    from podbroker import Execution, InfraRetry, Outcome
-    from podbroker.airflow.hook import PodbrokerHook
-    from podbroker.airflow.session import Request
+    from podbroker import Execution, InfraRetry, Outcome, Policies
+    from podbroker.airflow.pump import Pump
+    from podbroker.airflow.request import Request
 
-__all__ = ["LifeCycle"]
+__all__ = ["PodLifeCycle"]
 
 
-class LifeCycle(KubernetesPodOperator):
+class PodLifeCycle(Deferrable, KubernetesPodOperator):
     """What ``RemotePodOperator`` does with its pod."""
 
-    deployment_id: str | None
     ttl: timedelta | None
     infra_retry: InfraRetry | None
     orphan_after: timedelta | None
     assets_from_result: bool
-    _session: Session | None
-    _follow: Pump | None
-    _settled: bool
+    asks_for_start: bool = False
+    """Whether the pod is to be started in the triggerer. Airflow looks before ``__init__`` has said so."""
+    _decided: Start | None = None
+    _started_there: bool = False
+    """Whether no worker has pushed the pod's name yet, because none has started it."""
     _context: Context | None
     _result: Any
-    _printed_elsewhere: bytes = b""
-    """Up to where a trigger has printed the lines, until this process prints some."""
 
-    if TYPE_CHECKING:
-
-        @cached_property
-        def hook(self) -> PodbrokerHook:
-            """The connection to the broker."""
+    start_from_trigger = StartFromTrigger()
+    start_trigger_args = StartTrigger()
 
     def execute(self, context: Context) -> Any:  # noqa: ANN401 -- whatever JSON the pod hands back
         """Run the pod and give back its value, or defer until it has ended."""
         self.name = self._set_name(self.name)
         return self.execute_async(context) if self.deferrable else self.execute_sync(context)
 
-    def execute_sync(self, context: Context) -> Any:  # noqa: ANN401 -- as execute
-        """Run the pod to its end in this process."""
-        with self._settling(context):
-            self._start(context)
-            return self._follow_to_end(context)
-
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
         """Start the execution, or find the one to go on with; give back the request under the pod's real name."""
-        session, has_groups = self._new_session(pod_request_obj, context)
-        execution = None
-        if context["ti"].try_number > 1:
-            execution = self._meet_earlier(session, context, has_groups=has_groups)
-        if execution is None:
-            execution = session.submit(look_first=_reschedules(context) > 0)
-        self.log.info("Execution: %s", execution.name)
+        session, has_groups = self._new_session(manifest_of(pod_request_obj), context)
+        execution = self._submit(session, context, has_groups=has_groups)
         pod = copy.deepcopy(pod_request_obj)
-        if execution.attempts:
+        if execution.attempts and execution.attempts[-1].pod_name:
             attempt = execution.attempts[-1]
             pod.metadata.name, pod.metadata.namespace = attempt.pod_name, attempt.pod_namespace
         return pod
-
-    def _new_session(self, pod_request_obj: k8s.V1Pod, context: Context) -> tuple[Session, bool]:
-        """Prepare to submit, and tell whether the broker knows groups."""
-        self._session = session = Session(
-            client=self.hook.conn,
-            request=self._request_of(pod_request_obj, context),
-            log=self.log,
-            checkpoint=lambda: self._checkpoint(context),
-        )
-        has_groups = session.knows_groups()
-        if has_groups:
-            session.join(group_of(context, deployment_id=self.deployment, action=GroupAction.ATTACH))
-        return session, has_groups
-
-    def request_of(self, context: Context) -> Request:
-        """Make the request for the pod of this try, and send nothing."""
-        self.name = self._set_name(self.name)
-        self.pod_request_obj = self.build_pod_request_obj(context)
-        return self._request_of(self.pod_request_obj, context)
-
-    def _request_of(self, pod_request_obj: k8s.V1Pod, context: Context) -> Request:
-        return new_request(
-            target=self.hook.target,
-            execution_id=execution_id(context, deployment_id=self.deployment),
-            pod=manifest_of(pod_request_obj),
-            labels=execution_labels(context, deployment_id=self.deployment),
-            policies=policies_of(self),
-        )
 
     def find_pod(self, namespace: str, context: Context, **_: Any) -> k8s.V1Pod | None:  # noqa: ANN401, ARG002
         """Read the execution's pod through the broker; None while there is none."""
@@ -156,38 +100,15 @@ class LifeCycle(KubernetesPodOperator):
         if failed:
             raise exception_of_outcome(
                 outcome,
-                pod_name=pod.metadata.name,
+                name=pod.metadata.name,
                 base_container=self.base_container_name,
                 execution_name=self._session.name,
                 last_lines=self._printer.last_lines,
                 pod_spec=pod_spec,
             )
 
-    def on_kill(self) -> None:
-        """Note that the task was told to end. What that means is found out by the pump, outside the signal handler."""
-        self._killed = True
-        follow = self._follow
-        if follow is not None:
-            follow.wake()
-
-    @contextlib.contextmanager
-    def _settling(self, context: Context) -> Iterator[None]:
-        """Do for the pod what the way means on which this process of the task ends."""
-        try:
-            yield
-        except AirflowTaskTimeout:
-            self._settled = True
-            ending.cancel(
-                session=self._session,
-                follow=self._follow,
-                reason="The execution_timeout of the Airflow task has passed",
-            )
-            raise
-        except AirflowTaskTerminated:  # Airflow 2.11 raises it in its signal handler, after on_kill
-            self._settle_kill(context)
-        finally:
-            if self._follow is not None:
-                self._follow.close()
+    def _policies(self) -> Policies:
+        return policies_of(self)
 
     def _start(self, context: Context) -> Execution:
         self._say_what_is_ignored()
@@ -196,32 +117,37 @@ class LifeCycle(KubernetesPodOperator):
         self._call_back("on_pod_manifest_created", context, pod_request=self.pod_request_obj)
         if self.pod is None:
             self.pod = self.get_or_create_pod(pod_request_obj=self.pod_request_obj, context=context)
-        self._push_names(context)
+        if not self._waits_for_name:
+            self._push_names(context)
         self._call_back("on_pod_creation", context, fresh_pod=True)
         return self._known()
 
-    def _known(self) -> Execution:
-        session = self._session
-        if session is None or session.execution is None:
-            message = "There is no execution to follow: get_or_create_pod made none"
-            raise ex.RemotePodError(message)
-        return session.execution
+    @property
+    def _waits_for_name(self) -> bool:
+        """Whether a name is still to come, as on Batch, where the pod is made later."""
+        execution = self._session.execution if self._session is not None else None
+        return execution is not None and bool(execution.attempts) and not execution.attempts[-1].pod_name
 
     def _push_names(self, context: Context) -> None:
         if self.pod is not None:
             context["ti"].xcom_push(key="pod_name", value=self.pod.metadata.name)
             context["ti"].xcom_push(key="pod_namespace", value=self.pod.metadata.namespace)
 
-    def _follow_to_end(self, context: Context, *, cursor: bytes = b"") -> Any:  # noqa: ANN401 -- as execute
-        follow = self._follow = self._open(context, cursor=cursor)
-        if not follow.started():
-            follow.open_group(f"Waiting for pod {self._pod_name} to start")
-        self._pump(until=follow.started)
-        follow.close_group()
+    def _is_named(self, follow: Pump) -> bool:
+        return follow.attempt is None or bool(follow.attempt.pod_name)
+
+    def _take_name(self, context: Context, execution: Execution) -> None:
+        """Push the pod's name when it becomes known after the submit."""
+        attempt = execution.attempts[-1] if execution.attempts else None
+        if self.pod is None or attempt is None or not attempt.pod_name or not self._waits_for_name:
+            return
+        if (self.pod.metadata.name, self.pod.metadata.namespace) != (attempt.pod_name, attempt.pod_namespace):
+            self.pod.metadata.name, self.pod.metadata.namespace = attempt.pod_name, attempt.pod_namespace
+            self._push_names(context)
+
+    def _started(self, context: Context, follow: Pump) -> None:
         if follow.execution.start_time is not None:
             self._call_back("on_pod_starting", context, fresh_pod=True)
-        self._pump(until=follow.over)
-        return self._settle(context, follow)
 
     def _settle(self, context: Context, follow: Pump) -> Any:  # noqa: ANN401 -- as execute
         self._call_back("on_pod_completion", context, fresh_pod=True)
@@ -257,37 +183,8 @@ class LifeCycle(KubernetesPodOperator):
         return self.do_xcom_push or self.assets_from_result
 
     @property
-    def _pod_name(self) -> str:
+    def _title(self) -> str:
         return str(self.pod.metadata.name) if self.pod is not None else "of the task"
-
-    def _pump(self, *, until: Callable[[], bool]) -> None:
-        """Handle what comes on the one stream until the predicate holds."""
-        if self._follow is not None:
-            self._follow.run(until)
-
-    def _open(self, context: Context, *, cursor: bytes) -> Pump:
-        session, execution = self._session, self._known()
-        if session is None:
-            message = "There is no execution to follow"
-            raise ex.RemotePodError(message)
-        self._printed_elsewhere = b""
-        return Pump(
-            open_watch=lambda cursor: session.watch(cursor=cursor, containers=self._printer.wanted),
-            cursor=self._kept_position(context) or cursor,
-            execution=execution,
-            printer=self._printer,
-            log=self.log,
-            checkpoint=lambda: self._checkpoint(context),
-        )
-
-    def _kept_position(self, context: Context) -> bytes:
-        """Read how far the process came that was drained before this one."""
-        if _reschedules(context) == 0 or self._session is None:
-            return b""
-        cursor = take_position(context, name=self._session.name)
-        if not cursor:
-            self.log.info("The place in the log was not kept: lines from before the reschedule are printed again")
-        return cursor
 
     @cached_property
     def _printer(self) -> LinePrinter:
@@ -302,56 +199,109 @@ class LifeCycle(KubernetesPodOperator):
             on_line=self._show_progress if self.callbacks or self._progress_callback else None,
         )
 
-    @property
-    def deployment(self) -> str:
-        """What tells this Airflow installation apart at the broker."""
-        return self.deployment_id or conf.get("podbroker", "deployment_id", fallback="airflow")
-
-    def _meet_earlier(self, session: Session, context: Context, *, has_groups: bool) -> Execution | None:
-        """Adopt or end what earlier tries of this task instance left behind."""
-        decided = plan(
-            session.earlier(group_labels(context, deployment_id=self.deployment)),
-            own_id=execution_id(context, deployment_id=self.deployment),
-            reattach=self.reattach_on_restart,
-            not_before=getattr(context.get("dag_run"), "start_date", None),
-            max_tries=getattr(context["ti"], "max_tries", None),
-        )
-        for execution in decided.end:
-            ending.end_earlier(
-                session.other(execution),
-                printer=self._printer,
-                log=self.log,
-                reason="A new try of the Airflow task takes its place",
-            )
-        if decided.adopt is not None:
-            self.log.info("Adopting execution %s of an earlier try", decided.adopt.name)
-            if not session.shares_group(decided.adopt):
-                return session.adopt(decided.adopt)
-        elif has_groups:
-            session.join(group_of(context, deployment_id=self.deployment, action=decided.action))
-        return None
-
-    # Kill.
-
-    def _checkpoint(self, context: Context) -> None:
-        if self._killed and not self._settled:
-            self._settle_kill(context)
-
-    def _settle_kill(self, context: Context) -> NoReturn:
-        self._settled = True
-        ending.settle_kill(
-            context=context,
-            session=self._session,
-            follow=self._follow,
-            place=self._printed_elsewhere or (self._follow.cursor if self._follow is not None else b""),
-            log=self.log,
-            keep=self.keeps_on_kill,
-        )
+    # Starting in the triggerer.
 
     @property
-    def keeps_on_kill(self) -> bool:
-        """Whether a kill leaves the pod alone."""
-        return getattr(getattr(self, "on_kill_action", None), "value", None) == "keep_pod"
+    def start(self) -> Start:
+        """Where the pod is started, and why."""
+        if not self.asks_for_start:
+            return Start(arguments=None)
+        return self._decided or decide(self)
+
+    @property
+    def _leaves_start_to_trigger(self) -> bool:
+        return self.start.arguments is not None
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:  # noqa: ANN401 -- jinja2's
+        """Render the templates, as ever. What they become says no more whether the triggerer may start the pod."""
+        self._decided = self.start
+        super().render_template_fields(context, jinja_env)
+
+    def request_of(self, context: Context) -> Request:
+        """Make the request for the pod of this try, and send nothing."""
+        self.name = self._set_name(self.name)
+        self.pod_request_obj = self.build_pod_request_obj(context)
+        return self._request_of(manifest_of(self.pod_request_obj), context)
+
+    def execute_async(self, context: Context) -> Any:  # noqa: ANN401 -- as execute
+        """Start the pod, then defer. Returns its value if it has ended already."""
+        if self.asks_for_start:
+            index = context["ti"].map_index
+            mapped = "a mapped task is started by a worker" if index is not None and index >= 0 else ""
+            why = mapped or self.start.why_not or "Airflow has sent it to a worker"
+            self.log.info("start_from_trigger has no effect: %s", why)
+        return super().execute_async(context)
+
+    def trigger_reentry(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        *,
+        execution: str = "",
+        claim: str = "",
+        triggers: int = 1,
+    ) -> Any:  # noqa: ANN401 -- as execute
+        """Go on after the trigger's event, or start the pod where a trigger that was to start it has not.
+
+        Args:
+            context: The context of this process of the task.
+            event: What the trigger said.
+            execution: The broker's address of the execution; empty when the trigger has started it, and says it.
+            claim: Says that this task instance holds it; empty as well.
+            triggers: How many triggers have followed it so far.
+
+        """
+        self.name = self._set_name(self.name)
+        if event.get("status") == "start":
+            self.log.info("A worker starts the pod: %s", event.get("message"))
+            return self._start_and_defer(context)
+        self._started_there = not execution
+        return super().trigger_reentry(
+            context,
+            event,
+            execution=execution or event.get("execution", ""),
+            claim=claim or event.get("claim", ""),
+            triggers=triggers,
+        )
+
+    # Deferring.
+
+    def _make_session(self, context: Context) -> None:
+        self.name = self._set_name(self.name)
+        if self.pod_request_obj is None:
+            self.pod_request_obj = self.build_pod_request_obj(context)
+        self._new_session(manifest_of(self.pod_request_obj), context)
+
+    def _found(self) -> None:
+        self.pod = self._read_pod() or self.pod_request_obj
+
+    def _resume(self, context: Context, event: dict[str, Any]) -> None:
+        self.remote_pod = self._read_pod()
+        self.pod = self.remote_pod or named_pod(event.get("name", ""), event.get("namespace", ""))
+        attempt = self._known().attempts[-1] if self._known().attempts else None
+        named_late = attempt is not None and attempt.batch_job_id and attempt.pod_name
+        if attempt is not None and named_late and self.pod.metadata.name != attempt.pod_name:
+            self.pod = named_pod(attempt.pod_name, attempt.pod_namespace)
+        if named_late or (self._started_there and not self._waits_for_name):
+            self._push_names(context)
+        self._call_back("on_operator_resuming", context, fresh_pod=True, event=event)
+
+    def _line_spec(self) -> LineSpec | None:
+        if not self.get_logs and not self.init_container_logs:
+            return None
+        return LineSpec.of(
+            base_container=self.base_container_name,
+            containers=self.container_logs if self.get_logs else None,
+            init_containers=self.init_container_logs,
+            prefix=getattr(self, "container_name_log_prefix_enabled", True),
+            startup_notices=getattr(self, "log_events_on_startup", True),
+            formatter=getattr(self, "log_formatter", None),
+            callbacks=self.callbacks,
+            progress=self._progress_callback,
+        )
+
+    def _last_words_of(self, execution: Execution) -> tuple[str, ...]:  # noqa: ARG002 -- the same for each
+        return (self.base_container_name,) if self.get_logs else ()
 
     # Callbacks and what is read for them.
 
@@ -397,8 +347,3 @@ class LifeCycle(KubernetesPodOperator):
             self.log.info("Without effect, because the broker reaches and watches the cluster: %s", ", ".join(ignored))
         if uncalled := parameters.uncalled_overrides(type(self)):
             self.log.warning("%s overrides what is never called here: %s", type(self).__name__, ", ".join(uncalled))
-
-
-def _reschedules(context: Context) -> int:
-    """How often this try was rescheduled: more than 0 means that an earlier process of it was here."""
-    return int(context.get("task_reschedule_count") or 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from podbroker import FinishAction, Policies, ResultSource
 
 if TYPE_CHECKING:
-    from podbroker.airflow.lifecycle import LifeCycle
+    from podbroker.airflow.pod_lifecycle import PodLifeCycle
 
 __all__ = ["policies_of"]
 
@@ -25,7 +25,7 @@ _FINISH = {
 }
 
 
-def policies_of(operator: LifeCycle) -> Policies:
+def policies_of(operator: PodLifeCycle) -> Policies:
     """Translate the arguments of an operator."""
     # Upstream gives a pod one time to be scheduled and then another one to start; the broker knows one for both.
     start = (operator.schedule_timeout_seconds or 0) + (operator.startup_timeout_seconds or 0)
