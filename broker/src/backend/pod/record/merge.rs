@@ -79,9 +79,8 @@ fn view(bare: &View, known: &Record, left_queue: Option<Timestamp>, index: usize
     let created = parts.iter().filter_map(|part| part.view.created).min();
     let runs = containers.iter().any(ContainerView::has_run);
     let phase = match (turn, &known.written) {
-        (Turn::Earlier(_), _) => Phase::Failed,
         (Turn::Latest, Some(written)) if written.outcome.state == State::Succeeded => Phase::Succeeded,
-        (Turn::Latest, Some(_)) => Phase::Failed,
+        (Turn::Earlier(_), _) | (Turn::Latest, Some(_)) => Phase::Failed,
         (Turn::Latest, None) if runs => Phase::Running,
         (Turn::Latest, None) => Phase::Pending,
     };

@@ -8,10 +8,12 @@ use crate::backend::job::{Job, JobState};
 const NOTHING: [Step; 0] = [];
 const JOB: &str = "podbroker.io/job";
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with what may be absent")]
 fn failed(class: &str) -> Option<(String, Option<String>)> {
     Some(("FAILED".to_owned(), Some(class.to_owned())))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with what may be absent")]
 fn cancelled() -> Option<(String, Option<String>)> {
     Some(("CANCELLED".to_owned(), Some("CANCELLED_BY_CALLER".to_owned())))
 }

@@ -60,7 +60,7 @@ fn state(view: &View, record: &Record) -> State {
 }
 
 /// What holds a job back before it has a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::backend::pod) enum Queue<'a> {
     /// It is not made yet.
     Submitting,

@@ -43,6 +43,8 @@ fn success_is_the_jobs_to_say() {
     assert_eq!((unseen.outcome.exit_code, unseen.pod.name.as_str()), (Some(0), "p"));
 }
 
+type Case = (&'static str, Job, Vec<Value>, FailureClass, Option<i32>);
+
 #[test]
 fn the_table_of_failures() {
     use FailureClass::{Application, Deadline, Evicted, ImagePull, NodeLost, OutOfMemory, PodDeleted, SpotInterrupted};
@@ -62,7 +64,7 @@ fn the_table_of_failures() {
         containers: vec![JobContainerOf::main(Some(137), "OOMKilled")],
         ..attempt("p", Some(137), exited)
     };
-    let cases: Vec<(&str, Job, Vec<Value>, FailureClass, Option<i32>)> = vec![
+    let cases: Vec<Case> = vec![
         ("exit code", failed(exited, one(3)), vec![p(ends(3, "Error"))], Application, Some(3)),
         ("exit code by the job", failed(exited, one(3)), vec![], Application, Some(3)),
         ("exit code of a pod that was not heard", failed(exited, one(3)), vec![p(runs())], Application, Some(3)),
