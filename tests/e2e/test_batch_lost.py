@@ -1,4 +1,4 @@
-"""What becomes of jobs and lines when AWS Batch is faster than the broker, or the broker is not there: marked, ended, never silent."""
+"""Jobs and lines that AWS Batch takes away before the broker has seen them: marked and ended, never silent."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_short_jobs_whose_pods_go_at_once_lose_no_line_in_silence(batch: Batch, 
     size = 12
     story = follow(broker.client(), submit(broker.client(), "short", array_size=size))
     whole = [child for child in range(size) if story.text(f"{child}/main") == ["first", f"last {child}"]]
-    print(f"lines of {len(whole)} of {size} jobs of 1 s whose pods are deleted at once came; {len(story.gaps)} gaps")  # noqa: T201
+    print(f"lines of {len(whole)} of {size} jobs of 1 s whose pods are deleted at once came; {len(story.gaps)} gaps")
     assert {child for child in range(size) if child not in whole} == {
         int(container.split("/")[0]) for container, _ in marked(story)
     }
