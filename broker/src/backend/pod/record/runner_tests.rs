@@ -355,6 +355,20 @@ async fn a_record_that_vanishes_takes_its_job_along() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_end_of_a_job_without_a_record_is_asked_for_until_it_is_granted() {
+    let world = World::new();
+    let replica = made(&world).await;
+    world.batch.fail_ends(9);
+    world.delete(true);
+    replica.hear().await;
+    let before = tokio::time::Instant::now();
+    replica.turn().await;
+    assert_eq!(world.batch.ended(), ["job-1"]);
+    // Ever more slowly, but never for good.
+    assert!((1_000..2_000).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_of_an_earlier_record_of_that_name_is_not_taken_for_the_new_ones() {
     let world = World::new();
     let first = made(&world).await;
