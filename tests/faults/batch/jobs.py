@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from e2e.broker import Broker, Brokers
     from faults.stage import Stage
 
-#: Seconds after a submit that was not answered until its job is looked for.
-SETTLE: Final = 3
+#: Seconds after a submit that was not answered until its job is looked for. A third of it is what an answer may take,
+#: and other rows run beside this one: a submit that is only slow would be taken for lost, as it would be in production.
+SETTLE: Final = 9
 
 _OVER: Final = ("SUCCEEDED", "FAILED")
 _DUPLICATES: Final = "podbroker_batch_duplicates_total"

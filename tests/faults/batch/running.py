@@ -9,7 +9,7 @@ from e2e.following import has_line
 from e2e.manifests import numbered
 from e2e.waiting import wait_for
 from faults.batch.jobs import Jobs, for_seconds
-from faults.row import Length, Row
+from faults.row import Row
 from faults.stage import again_and_again
 
 if TYPE_CHECKING:
@@ -101,6 +101,6 @@ ROWS: Final = (
     Row(fault="Batch: job and pod go while no broker runs", play=ended_unseen(pod_stays=0)),
     Row(fault="Batch: watches cut every 2 s", play=watch_cut),
     Row(fault="Batch: API down for 60 s", play=batch_down, made=2),
-    Row(fault="Batch: spot loss, and a second attempt", play=spot_lost, may_be_unsure=True, length=Length.CORE),
+    Row(fault="Batch: spot loss, and a second attempt", play=spot_lost, may_be_unsure=True),
     Row(fault="Batch: stuck in RUNNABLE, with a queue deadline", play=stuck, ends="FAILED START_DEADLINE"),
 )
