@@ -170,7 +170,7 @@ def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # n
     finally:
         state.note(call)
         shown = {key: value for key, value in call.items() if key not in ("policy", "tags") and value is not None}
-        print(json.dumps(shown), flush=True)
+        state.say(json.dumps(shown))
 
 
 class _Control(_Handler):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .batch.service import Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 #: Characters of a session token unless the configuration says otherwise: between those of AWS with and without tags.
@@ -88,10 +89,16 @@ class Fault:
         return True
 
 
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
 class State:
     """Shared by all requests; every method may be called from any thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, say: Callable[[str], object] = _print) -> None:
+        """Each call is told to `say`, as JSON without secrets."""
+        self.say = say
         self._folder = folder
         self._changed = threading.Condition()
         self._config: dict[str, Any] = {}
