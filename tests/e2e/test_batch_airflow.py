@@ -115,6 +115,8 @@ def stage(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stag
         batch = _queues(aws, namespace)
         try:
             broker = _broker(aws, brokers, namespace)
+            # What is read of pods that go at once is judged elsewhere: here a triggerer may take a minute to come.
+            batch.behave({"delete_after": 300})
             with Airflow(
                 folder=folder / "airflow", dags=folder / "dags", broker=broker.address, target=TARGET, triggerers=1
             ) as airflow:
