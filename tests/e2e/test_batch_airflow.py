@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from e2e.site import Namespace, Site
     from podbroker import Client, Execution
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 JOBS: Final = "batch"
 #: As the page has it, for its own example and for the DAG that users get.
@@ -170,12 +170,12 @@ def played(stage: Stage) -> Played:
         return next((task for task in waiting if played.count(task, "ready")), None)
 
     while waiting:
-        task = wait_for("a line of a task", one_is_ready, within=300, every=0.2, about=played.run.states) or ""
+        task = wait_for("a line of a task", one_is_ready, within=600, every=0.2, about=played.run.states) or ""
         waiting.remove(task)
         job = played.job(played.execution(task))
         played.when_ready[task] = (str(played.run.task(task)["state"]), job["status"])
         _kill(played, task)
-    played.run.finish(within=500)
+    played.run.finish(within=900)
     return played
 
 
@@ -326,7 +326,7 @@ def test_no_job_was_made_twice_and_every_one_belongs_to_a_task(played: Played) -
 def test_the_shipped_dag_runs(stage: Stage) -> None:
     run = stage.airflow.trigger("batch_on_eks", conf={"target": PAGES, "size": 3, "image": IMAGE})
 
-    assert run.finish(within=300) == "success", [run.printed(task) for task in ("one", "array", "pod")]
+    assert run.finish(within=600) == "success", [run.printed(task) for task in ("one", "array", "pod")]
     assert any(re.fullmatch(r"\[main\] hello from \S+", line) for line in run.log("one"))
     for child in range(3):
         assert run.log("array").count(f"[{child}/main] part {child} of 3") == 1
@@ -336,6 +336,6 @@ def test_the_shipped_dag_runs(stage: Stage) -> None:
 def test_the_example_of_the_page_runs(stage: Stage) -> None:
     run = stage.airflow.trigger("remote_batch")
 
-    assert run.finish(within=300) == "success", [run.printed(task) for task in ("prepare", "report")]
+    assert run.finish(within=600) == "success", [run.printed(task) for task in ("prepare", "report")]
     assert run.value("prepare", "result") == {"parts": 3}
     assert run.value("report") == 3
