@@ -164,6 +164,8 @@ class _Pair:
     path: str = ""
     """Of the latest request."""
     tail: bytes = b""
+    silent: bool = False
+    """Nothing is carried any more, and neither end is told what becomes of the other."""
 
     def abort(self) -> None:
         self.client.transport.abort()
@@ -230,6 +232,10 @@ class Proxy:
         """Ends `refuse`."""
         self._refusing = False
 
+    def silence(self, path: str = "") -> int:
+        """Lets the connections that `cut` would break stay open and carry nothing, for good; new ones are carried."""
+        return self._call(lambda: self._silence_all(path))
+
     def hold(self) -> None:
         """Keeps connections open and carries nothing until `release`."""
         self._call(self._flowing.clear)
@@ -266,10 +272,19 @@ class Proxy:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(timeout=10)
 
+    def _chosen(self, path: str) -> list[_Pair]:
+        return [pair for pair in self._pairs if re.search(path, pair.path)]
+
     def _abort_all(self, path: str = "") -> int:
-        chosen = [pair for pair in self._pairs if re.search(path, pair.path)]
+        chosen = self._chosen(path)
         for pair in chosen:
             pair.abort()
+        return len(chosen)
+
+    def _silence_all(self, path: str) -> int:
+        chosen = [pair for pair in self._chosen(path) if not pair.silent]
+        for pair in chosen:
+            pair.silent = True
         return len(chosen)
 
     async def _run(self, ready: threading.Event) -> None:
@@ -311,6 +326,9 @@ class Proxy:
         try:
             # Either end closes both: no test needs a connection that is half open.
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            if pair.silent:
+                # Who waits for an answer is not told that there will be none.
+                await asyncio.wait({up})
             pair.abort()
             await asyncio.wait({up, down})
         finally:
@@ -330,6 +348,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._flowing.wait()
+                if pair.silent:
+                    continue
                 answer = self._look_at(pair, data)
                 if answer is not None:
                     await _write_all(pair.client, answer.whole())
@@ -346,7 +366,7 @@ class Proxy:
                 await self._flowing.wait()
                 if pair.swallowing is Instead.BREAK:
                     return
-                if pair.swallowing is Instead.KEEP:
+                if pair.swallowing is Instead.KEEP or pair.silent:
                     continue
                 end = self._end_of(pair, data)
                 if end is not None:

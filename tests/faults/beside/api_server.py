@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 WATCHES: Final = r"/pods\?.*watch="
 LOGS: Final = r"/log\?"
+#: Seconds. A watch whose connection is alive and carries nothing is given up after 305, or, once the API server has
+#: sent a bookmark in it, after 190.
+DEAD_WATCH: Final = 500.0
 
 
 def watch_cut(stage: Stage) -> None:
@@ -115,6 +118,28 @@ def ended_unseen(stage: Stage) -> None:
     reader.to_end()
 
 
+def silent(stage: Stage) -> None:
+    proxy = stage.proxy()
+    reader = stage.start(stage.broker(api_server=proxy).client(), SLOW, until="line 50")
+    # No reset and no end: what was open is dead, and nobody says so. The container writes on, and ends.
+    count = proxy.silence()
+    assert count, "no connection was open"
+    stage.await_phase("Succeeded")
+    reader.to_end(within=DEAD_WATCH)
+
+
+def unreachable(stage: Stage, *, seconds: float) -> None:
+    proxy = stage.proxy()
+    reader = stage.start(stage.broker(api_server=proxy).client(), SLOW, until="line 50")
+    proxy.silence()
+    # New ones are taken, and carry nothing either, until the container has long ended.
+    proxy.hold()
+    stage.await_phase("Succeeded")
+    time.sleep(seconds)
+    proxy.release()
+    reader.to_end(within=DEAD_WATCH)
+
+
 ROWS: Final = (
     Row(fault="watch cut every 2 s", play=watch_cut, length=Length.CORE),
     Row(fault="log stream cut every 100 lines", play=log_cut(rb" \d*00 gr[^\n]*\n", least=5)),
@@ -130,5 +155,10 @@ ROWS: Final = (
     Row(fault="410 on watch, as an answer and as an event", play=watch_expired, length=Length.CORE),
     Row(fault="create reply lost, twice", play=create_reply_lost, length=Length.CORE),
     Row(fault="delete reply lost, twice", play=delete_reply_lost),
+    Row(fault="connections to the API server silent for good as the container ends", play=silent),
+    Row(
+        fault="API server silent as the container ends, and for 40 s more",
+        play=partial(unreachable, seconds=40),
+    ),
     Row(fault="pod that ends before the watch sees it", play=ended_unseen, length=Length.CORE),
 )

@@ -232,9 +232,9 @@ impl PodBackend {
             return;
         };
         let Some((at, act)) = self.due(memory, hash, &attempts) else { return memory.schedule.clear(hash) };
-        // Where somebody waits for it, the end of a job is written down at once.
+        // Where somebody waits for it, which job it is and how that ended is written down at once.
         let is_waited_for =
-            matches!(act, Act::Record(_, Step::Conclude)) && self.hub.is_followed(hash) == Followed::Here;
+            matches!(act, Act::Record(_, Step::Adopt | Step::Conclude)) && self.hub.is_followed(hash) == Followed::Here;
         let jitter = if is_waited_for { 0 } else { rand::random_range(0..JITTER_MILLIS) };
         let jitter = SignedDuration::from_millis(jitter);
         let not_before = memory.failed.get(hash).map_or(Timestamp::MIN, |(moment, _)| *moment);

@@ -32,7 +32,10 @@ pub(super) fn views(bare: &View, record: &Record, seen: &Seen) -> Vec<View> {
     let id = record.job_id();
     let parts: Vec<_> = seen.parts.iter().filter(|part| !id.is_empty() && part.job == id).cloned().collect();
     let job = seen.job.as_ref().filter(|job| job.id == id);
-    let known = Record { parts, job: job.cloned(), ended: seen.ended.filter(|_| job.is_some()), ..record.clone() };
+    let first = seen.parts.iter().min_by_key(|part| (part.view.created, part.job.as_str()));
+    let heard = first.filter(|_| record.made.is_none()).map(|part| part.job.clone());
+    let ended = seen.ended.filter(|_| job.is_some());
+    let known = Record { parts, job: job.cloned(), ended, heard, ..record.clone() };
     let count = count(&known);
     (0..count)
         .map(|index| {

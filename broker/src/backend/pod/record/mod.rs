@@ -70,6 +70,8 @@ pub(super) struct Record {
     pub(super) job: Option<Arc<Job>>,
     /// When this replica heard that the job has ended.
     pub(super) ended: Option<Timestamp>,
+    /// The job that a pod with the record's labels names, while none is noted here.
+    pub(super) heard: Option<String>,
     /// The pods of this attempt.
     pub(super) parts: Vec<Arc<Part>>,
     /// Which of the job's own attempts this is.
@@ -162,6 +164,7 @@ impl Record {
             written: read(annotations.get(OUTCOME)),
             job: None,
             ended: None,
+            heard: None,
             parts: Vec::new(),
             turn: Turn::Latest,
         })

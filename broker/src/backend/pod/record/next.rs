@@ -1,7 +1,7 @@
 //! What is due for a record next: a pure function of the record, its job and its pods.
 //!
 //! A record goes through three stages. Without a job it belongs to the replica that took on to submit one, and after the settling
-//! delay to whoever looks first whether one was made. With a job it waits for the job's end, and asks for that again and again
+//! delay to whoever looks first whether one was made; a pod of the job that is seen before tells it sooner. With a job it waits for the job's end, and asks for that again and again
 //! where somebody wants it. With an outcome it is like any other carrier, but for one last look for jobs that should not be.
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +17,8 @@ const LAST_WORDS: SignedDuration = SignedDuration::from_secs(5);
 /// What is to be done with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::backend::pod) enum Step {
+    /// Its submit was not answered, and a pod tells which job was made.
+    Adopt,
     /// Its submit was not answered in time, or not settled: find out whether there is a job.
     Settle,
     /// Somebody deleted it while its job lives.
@@ -42,6 +44,11 @@ pub(super) fn next(view: &View, record: &Record, settings: &RecordSettings) -> O
         return sweep;
     }
     if record.made.is_none() {
+        // One request was sent, so there is one job. After that there may be several, and a pod does not tell which is the oldest.
+        let is_alone = record.submitting.number == 1 && record.doubt.is_none();
+        if record.heard.is_some() && is_alone {
+            return Some((record.submitting.at, Step::Adopt));
+        }
         return Some((add(record.submitting.at, settle), Step::Settle));
     }
     if record.has_ended() {

@@ -43,6 +43,9 @@ fn the_table_of_steps() {
         (vec![no_job.clone()], None, vec![], None, Some((at(30), Step::Settle))),
         (vec![no_job.clone(), cancel.clone()], None, vec![], None, Some((at(30), Step::Settle))),
         (vec![no_job.clone(), written.clone()], None, vec![], None, None),
+        // A pod names the job.
+        (vec![no_job.clone()], None, p(), None, Some((at(0), Step::Adopt))),
+        (vec![no_job.clone(), doubt(0)], None, p(), None, Some((at(30), Step::Settle))),
         (vec![], None, vec![], None, None),
         (vec![], run(), vec![], None, None),
         (vec![cancel.clone()], run(), vec![], None, Some((at(1), Step::End))),

@@ -162,6 +162,7 @@ impl Runner {
             at: self.api.clock().now(),
         };
         match step {
+            Step::Adopt => self.adopt_heard(view, record).await,
             Step::Settle => self.settle(view).await,
             Step::Sweep => self.sweep(view, record).await,
             Step::End => self.ask_for_the_end(view).await,

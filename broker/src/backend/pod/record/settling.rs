@@ -44,6 +44,16 @@ impl Runner {
         Ok(())
     }
 
+    /// Notes the job that a pod names. Nobody has taken the record over since: that would have changed its version.
+    pub(super) async fn adopt_heard(&self, view: &View, record: &Record) -> Result<(), Error> {
+        let Some(id) = &record.heard else { return Ok(()) };
+        let made = Made { id: id.clone(), at: self.api.clock().now() };
+        if self.write(view, &[(JOB, text(&made)?)]).await?.is_some() {
+            info!(execution = %view.id, job = id, "a pod tells which job was made");
+        }
+        Ok(())
+    }
+
     async fn adopt(&self, view: &View, doubt: Doubt, oldest: &Job, rest: &[Job]) -> Result<(), Error> {
         info!(execution = %view.id, job = oldest.id, "the job was made, and is kept");
         let made = Made { id: oldest.id.clone(), at: self.api.clock().now() };
