@@ -23,6 +23,8 @@ FILE: Final = f"echo one; echo '{VALUE}' > /airflow/xcom/return.json; echo two"
 MESSAGE: Final = f"echo one; echo '{VALUE}' > /dev/termination-log; echo two"
 FAILS: Final = "echo reading; echo 'cannot read: no such table'; exit 3"
 AGAIN: Final = "echo try {{ ti.try_number }}; [ {{ ti.try_number }} -gt 1 ]"
+#: How a task waits for its job, by the end of its name.
+MODES: Final[dict[str, dict[str, Any]]] = {"": {}, "_deferred": {"deferrable": True}}
 #: Whoever waits to be killed is first.
 EARLY: Final = 10
 
@@ -46,10 +48,10 @@ def pod(task_id: str, script: str, **arguments: Any) -> RemotePodOperator:  # no
 
 
 with DAG(dag_id="jobs", schedule=None) as JOBS:
-    for suffix, mode in (("", {}), ("_deferred", {"deferrable": True})):
-        message = {"result_source": ResultSource.TERMINATION_MESSAGE, **mode}
-        again = {"retries": 1, "retry_delay": timedelta(seconds=1), **mode}
-        at_batch = {"target": "batch", **mode}
+    for suffix, mode in MODES.items():
+        message: dict[str, Any] = {"result_source": ResultSource.TERMINATION_MESSAGE, **mode}
+        again: dict[str, Any] = {"retries": 1, "retry_delay": timedelta(seconds=1), **mode}
+        at_batch: dict[str, Any] = {"target": "batch", **mode}
 
         pod(f"pod{suffix}", FILE, do_xcom_push=True, **mode)
         job(f"job{suffix}", MESSAGE, **message)
