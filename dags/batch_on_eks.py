@@ -5,31 +5,35 @@ AWS credentials nor the Amazon provider. The target is one of the broker's whose
 Batch uses:
 
     export AIRFLOW_CONN_PODBROKER_DEFAULT='{"conn_type": "podbroker", "host": "127.0.0.1", "port": 50051,
-        "extra": {"target": "batch"}}'
+        "extra": {"target": "remote-batch"}}'
     airflow dags test batch_on_eks
 
-Target, job definition and queue are parameters of the run. The first task runs one job, the second defers and runs an
-array, whose children find their part by ``AWS_BATCH_JOB_ARRAY_INDEX``; their lines begin with ``[index/container]``.
+The first task runs one job. The second defers and runs an array, whose children find their part by
+``AWS_BATCH_JOB_ARRAY_INDEX``; their lines begin with ``[index/container]``. The third is a ``RemotePodOperator``, whose
+pod such a target turns into a job; a job has no sidecar, so its value is the container's termination message. Target,
+definition, queue and image are parameters of the run.
 """
 
 from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from podbroker.airflow import BatchOperator
+from podbroker import ResultSource
+from podbroker.airflow import BatchOperator, RemotePodOperator
 
 with DAG(
     dag_id="batch_on_eks",
-    description="Runs a job and an array of jobs of AWS Batch on EKS through the broker",
+    description="Runs a job, an array of jobs and a pod as jobs of AWS Batch on EKS through the broker",
     schedule=None,
     catchup=False,
     tags=["podbroker", "example"],
     params={
         "target": Param("", type="string", description="A target of the broker; empty: the connection's default"),
-        "job_definition": Param("podbroker-example", type="string", description="Whose container is called main"),
+        "job_definition": Param("astro-remote-batch", type="string", description="The target's own, for the pod too"),
         "job_queue": Param("", type="string", description="The job queue; empty: the target's"),
-        "container": Param("main", type="string", description="The container whose command is replaced"),
+        "container": Param("main", type="string", description="The definition's container, whose command is replaced"),
         "size": Param(4, type="integer", minimum=2, description="How many children the array has"),
+        "image": Param("", type="string", description="Any image with a shell; empty: the variable remote_kpo_image"),
     },
 ):
     one = BatchOperator(
@@ -70,4 +74,16 @@ with DAG(
         deferrable=True,
     )
 
-    one >> array
+    pod = RemotePodOperator(
+        task_id="pod",
+        name="batch-on-eks-pod",
+        target="{{ params.target }}",
+        base_container_name="{{ params.container }}",
+        image="{{ params.image or var.value.get('remote_kpo_image', 'busybox:1.37') }}",
+        cmds=["sh", "-c"],
+        arguments=["echo adding up; echo '{\"parts\": {{ params.size }}}' > /dev/termination-log"],
+        do_xcom_push=True,
+        result_source=ResultSource.TERMINATION_MESSAGE,
+    )
+
+    one >> array >> pod

@@ -1,4 +1,4 @@
-"""Executions that are jobs of AWS Batch on EKS: the double makes real pods, and the broker tells of them as of any other."""
+"""Executions that are jobs of AWS Batch on EKS: the double makes real pods, told of as those of any other target."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Check:
     ``batch-compute-environment``, ``batch-definition``, ``batch-jobs``; last ``archive``, where there is one, without
     which pods run all the same."""
     subject: str
-    """For a permission, verb and resource, such as ``create pods``; for what AWS Batch has by name, the name; else empty."""
+    """Of a permission verb and resource, such as ``create pods``; in AWS Batch, what has a name there; else empty."""
     status: CheckStatus
     detail: str
     """Who we are at this link, or what was found."""

@@ -6,9 +6,9 @@ import pytest
 import scripted as s
 from batches import JOB, LINKS, failing, job_attempt, job_end, job_state
 
-from podbroker import FailureClass, InfraRetry
+from podbroker import FailureClass, InfraRetry, ResultSource
 from podbroker.airflow import exceptions as ex
-from podbroker.airflow._compat import AirflowRescheduleException, AirflowTaskTimeout
+from podbroker.airflow._compat import AirflowException, AirflowRescheduleException, AirflowTaskTimeout
 from podbroker.exceptions import UnavailableError
 
 QUEUED, PENDING, RUNNING = s.S.QUEUED, s.S.PENDING, s.S.RUNNING
@@ -191,6 +191,56 @@ def test_the_log_link_is_there_only_where_a_group_is_named(batch, client, contex
     }
 
 
+@pytest.mark.parametrize("pattern", ["{", "{0}", "{pod}", "{job_id.x}"])
+def test_a_stream_that_cannot_be_named_costs_its_link_only(batch, client, context, pattern):
+    client.script = [*HAPPY, job_end(None, job_attempt(pod="aws-batch.x"))]
+    assert batch(cloudwatch_log_group="/aws", cloudwatch_log_stream=pattern).execute(context) == JOB
+    assert context["ti"].xcom == LINKS
+
+
+# What a job hands back.
+
+
+@pytest.mark.parametrize("outcome", [None, s.failed()])
+def test_what_a_job_hands_back_is_an_xcom_beside_its_id(batch, client, context, outcome):
+    client.script = [job_state(RUNNING), s.result(b'{"rows": 3}'), job_end(outcome)]
+    operator = batch(result_source=ResultSource.TERMINATION_MESSAGE)
+    if outcome is None:
+        assert operator.execute(context) == JOB
+    else:
+        with pytest.raises(ex.RemotePodFailed):
+            operator.execute(context)
+    assert client.submits[0]["policies"].result is ResultSource.TERMINATION_MESSAGE
+    assert context["ti"].xcom == {**LINKS, "result": {"rows": 3}}
+    assert client.did("release")
+
+
+def test_a_job_that_hands_nothing_back_has_no_such_xcom(batch, client, context, log):
+    client.script = [s.notice("RESULT_MISSING", "none"), s.result(problem="nothing was written"), job_end()]
+    assert batch(result_source="TERMINATION_MESSAGE").execute(context) == JOB
+    assert context["ti"].xcom == LINKS
+    assert "The job wrote no result: nothing was written" in log.lines
+
+
+def test_what_is_no_json_fails_a_job_that_succeeded_and_is_acknowledged(batch, client, context):
+    client.script = [s.result(b"{not json"), job_end()]
+    with pytest.raises(ex.RemotePodResultError, match="The job's result is not JSON"):
+        batch(result_source=ResultSource.TERMINATION_MESSAGE).execute(context)
+    assert client.did("release")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"result_source": ResultSource.SIDECAR}, "one of NONE, TERMINATION_MESSAGE, and not SIDECAR"),
+        ({"result_source": "TERMINATION_MESSAGE", "array_properties": {"size": 2}}, "An array has many results"),
+    ],
+)
+def test_what_a_job_cannot_hand_back_is_refused_where_the_task_is_defined(batch, arguments, said):
+    with pytest.raises(AirflowException, match=said):
+        batch(**arguments)
+
+
 # Kill.
 
 
@@ -255,13 +305,19 @@ def test_a_retry_goes_on_with_the_job_of_the_try_before(batch, client, log):
     assert "Adopting execution" in log.text
 
 
-def test_a_retry_that_is_not_to_reattach_ends_the_job_of_the_try_before(batch, client):
+def test_a_retry_that_is_not_to_reattach_ends_the_job_of_the_try_before(batch, client, log):
     earlier = s.execution(RUNNING, id="before", labels={"max_tries": "1"}, attempts=(job_attempt("first"),))
     client.known = {earlier.name: earlier}
-    client.scripts[earlier.name] = [job_end(s.failed(FailureClass.CANCELLED_BY_CALLER), job_attempt("first"))]
+    cancelled = s.failed(FailureClass.CANCELLED_BY_CALLER)
+    client.scripts[earlier.name] = [
+        job_state(s.S.ENDING, job_attempt("first")),
+        job_end(cancelled, job_attempt("first")),
+    ]
     client.script = [job_end()]
     assert batch(reattach_on_restart=False).execute(s.make_context(try_number=2, max_tries=1)) == JOB
     assert client.did("cancel")[0][0] == earlier.name
+    assert "Job is ENDING" in log.lines
+    assert "Pod" not in log.text
 
 
 # A pod operator at a target of Batch.

@@ -10,7 +10,7 @@ import scripted as s
 from batches import JOB, LINKS, failing, job_attempt, job_end, job_state
 from versions import TaskDeferred
 
-from podbroker import FailureClass
+from podbroker import FailureClass, ResultSource
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import AirflowException, AirflowTaskTimeout
 from podbroker.airflow.trigger import RemotePodTrigger
@@ -81,7 +81,7 @@ def test_the_links_are_waited_for_before_the_task_defers(batch, client, context)
 
 
 def test_a_job_whose_id_takes_long_has_its_links_later(batch, client, context, triggerer, monkeypatch):
-    monkeypatch.setattr("podbroker.airflow.batch.JOB_SECONDS", 0.1)
+    monkeypatch.setattr("podbroker.airflow.batch_lifecycle.JOB_SECONDS", 0.1)
     client.made = {"attempts": (job_attempt(""),)}
     deferred = defer(batch(deferrable=True), context)
     assert context["ti"].xcom == {}
@@ -103,7 +103,7 @@ def test_a_deferred_task_gives_the_id_and_prints_each_line_once(batch, client, c
         job_end(),
     ]
     event = triggerer.run(deferred.trigger)
-    assert "Waiting for job" in log.text
+    assert f"::group::Waiting for job {JOB} to start" in log.lines
     assert "Pod " not in log.text
     ended(client, s.succeeded())
     client.script = [job_end()]
@@ -129,6 +129,35 @@ def test_a_deferred_task_fails_typed_with_the_last_lines_of_the_child_that_faile
     assert client.watched[-1]["containers"] == ("1/main",)
     assert client.watched[-1]["tail_lines"] == 10
     assert printed(log) == ["[1/main] no such table"]
+
+
+def test_what_a_job_hands_back_is_fetched_when_the_task_comes_back(batch, client, context, triggerer):
+    arguments = {"deferrable": True, "result_source": ResultSource.TERMINATION_MESSAGE}
+    deferred = defer(batch(**arguments), context)
+    client.script = [job_state(RUNNING), s.result(b'"marmalade"'), job_end()]
+    event = triggerer.run(deferred.trigger)
+    assert "marmalade" not in json.dumps(event)
+    ended(client, s.succeeded())
+    client.script = [s.result(b'"marmalade"'), job_end()]
+    assert resume(batch(**arguments), context, deferred, event) == JOB
+    assert context["ti"].xcom == {**LINKS, "result": "marmalade"}
+    assert client.did("release")
+
+
+@pytest.fixture
+def _away(monkeypatch):
+    async def fail(_):
+        raise RuntimeError("away")
+
+    monkeypatch.setattr("podbroker.airflow.follower.Follower.leave", fail)
+
+
+@pytest.mark.usefixtures("_away")
+def test_what_a_trigger_could_not_do_at_its_end_is_said_of_a_job(batch, client, context, log, triggerer):
+    deferred = defer(batch(deferrable=True), context)
+    client.script = [job_state(RUNNING)]
+    triggerer.stop(deferred.trigger)
+    assert "What is left to do for the job was not done: away" in log.lines
 
 
 def test_a_deferred_task_has_the_last_lines_of_an_init_container_that_failed(batch, client, context, triggerer):

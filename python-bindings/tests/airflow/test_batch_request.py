@@ -95,6 +95,7 @@ def test_what_makes_no_sense_here_is_refused_where_the_task_is_defined(batch, ar
         ({"retry_strategy": [1]}, "retry_strategy: it must be a dictionary and is a list"),
         ({"retry_strategy": {"evaluateOnExit": [{"action": "EXIT"}]}}, "together with attempts only"),
         ({"parameters": {"n": 3}}, r"parameters\.n: AWS Batch takes text, and this is a int"),
+        ({"submit_job_timeout": "a day"}, "submit_job_timeout: it must be a whole number and is 'a day'"),
         ({"tags": {"n": None}}, r"tags\.n: AWS Batch takes text"),
         ({"eks_properties_override": "{}"}, "eks_properties_override: it must be a dictionary and is a str"),
         ({"depends_on": [{"jobId": "x", "type": "N_TO_N"}]}, r"depends_on\[0\]\.type: the job waits for whole jobs"),

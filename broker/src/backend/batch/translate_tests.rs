@@ -163,6 +163,30 @@ fn what_a_definition_cannot_say_is_refused_too() {
 }
 
 #[test]
+fn what_airflows_operator_always_sends_is_refused_nowhere() {
+    // `KubernetesPodOperator` of the provider 10.25 with an image, a command and arguments, and nothing else.
+    let manifest = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "report-x1", "annotations": {}, "labels": { "dag_id": "d", "kubernetes_pod_operator": "True" } },
+        "spec": {
+            "affinity": {}, "hostNetwork": false, "imagePullSecrets": [], "initContainers": [], "nodeSelector": {},
+            "restartPolicy": "Never", "securityContext": {}, "tolerations": [], "volumes": [],
+            "containers": [{ "name": "base", "image": "i", "command": ["sh", "-c"], "args": ["a"], "env": [], "envFrom": [],
+                "ports": [], "terminationMessagePolicy": "File", "volumeMounts": [] }],
+        },
+    });
+    let metadata = json!({ "namespace": "jobs", "labels": { "dag_id": "d", "kubernetes_pod_operator": "True" } });
+    let given = translate(manifest.clone(), Definitions::Given).unwrap();
+    let whole = json!([{ "name": "base", "image": "i", "command": ["sh", "-c"], "args": ["a"] }]);
+    assert_eq!(Value::Object(given.at_submit), json!({ "metadata": metadata, "containers": whole }));
+    let registered = translate(manifest, Definitions::Registered).unwrap();
+    let varying = json!([{ "name": "base", "command": ["sh", "-c"], "args": ["a"] }]);
+    assert_eq!(Value::Object(registered.at_submit), json!({ "metadata": metadata, "containers": varying }));
+    let fixed = json!({ "containers": [{ "name": "base", "image": "i" }], "hostNetwork": false });
+    assert_eq!(registered.definition.map(Value::Object), Some(fixed));
+}
+
+#[test]
 fn a_manifest_of_another_form_is_refused() {
     for manifest in [
         json!({}),

@@ -11,41 +11,23 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from podbroker import ExecutionState, PodbrokerError, Policies, ResultSource
-from podbroker.airflow import exceptions as ex
+from podbroker import ResultSource
 from podbroker.airflow import links
-from podbroker.airflow._compat import AirflowException, BaseOperator, conf
+from podbroker.airflow._compat import AirflowException, conf
+from podbroker.airflow.batch_lifecycle import BatchLifeCycle
 from podbroker.airflow.batch_parameters import BATCH_REFUSED, BATCH_TEMPLATE_FIELDS, without_effect
-from podbroker.airflow.console import links_of, place_in_aws
-from podbroker.airflow.deferral import Deferrable
-from podbroker.airflow.failure import exception_of_outcome, failed_containers
 from podbroker.airflow.hook import PodbrokerHook
-from podbroker.airflow.identity import label_value
-from podbroker.airflow.jobs import features_of, workload_of
-from podbroker.airflow.lines import LineSpec
-from podbroker.airflow.logs import LinePrinter
+from podbroker.airflow.result import source_of_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow.sdk import Context
-
-    from podbroker import Execution, InfraRetry
-    from podbroker.airflow.console import PlaceInAws
-    from podbroker.airflow.logs import ContainerChoice
-    from podbroker.airflow.pump import Pump
+    from podbroker import InfraRetry
 
 __all__ = ["BatchOperator"]
 
-JOB_SECONDS = 10.0
-"""How long a task that defers waits for the job's id before, so that its links are there while it runs. One that takes
-longer, for example because the broker has to find out what became of a submit, has its links when it comes back."""
 
-SHOWN_CONTAINERS = 20
-"""How many containers that failed are listed, of a job that may have 10,000."""
-
-
-class BatchOperator(Deferrable, BaseOperator):
+class BatchOperator(BatchLifeCycle):
     """Runs an AWS Batch job on EKS at a target of the broker, and gives back its id.
 
     Takes every argument of the Amazon provider's operator; ``container_overrides``, ``ecs_properties_override``,
@@ -77,6 +59,8 @@ class BatchOperator(Deferrable, BaseOperator):
         deployment_id: Tells two Airflow installations apart that share a broker. None: the option ``deployment_id`` of
             the section ``podbroker`` of Airflow's configuration, else ``airflow``. Templated.
         get_logs: Whether the lines of all containers are printed.
+        result_source: ``TERMINATION_MESSAGE``: what the job writes to ``/dev/termination-log``, JSON of up to 4 KiB,
+            becomes the XCom ``result`` of the task, whose own value stays the job's id. Not of an array.
         ttl: How long the job is kept when this task never acknowledges its end. None: the target's default.
         infra_retry: When the broker makes another job within the same try, after a lost node or a spot loss. Not with
             ``retry_strategy`` of more than one attempt. None: never.
@@ -87,9 +71,6 @@ class BatchOperator(Deferrable, BaseOperator):
 
     """
 
-    noun = "job"
-    _named: tuple[str, str] = ("", "")
-    """Its id and its pod's name, as far as they are handed on."""
     ui_color = "#c3dae0"
     template_fields: Sequence[str] = (
         *BATCH_TEMPLATE_FIELDS,
@@ -151,6 +132,7 @@ class BatchOperator(Deferrable, BaseOperator):
         podbroker_conn_id: str = PodbrokerHook.default_conn_name,
         deployment_id: str | None = None,
         get_logs: bool = True,
+        result_source: ResultSource = ResultSource.NONE,
         ttl: timedelta | None = None,
         infra_retry: InfraRetry | None = None,
         orphan_after: timedelta | None = None,
@@ -173,9 +155,18 @@ class BatchOperator(Deferrable, BaseOperator):
             if value is not None and value != {}:
                 message = f"BatchOperator takes no {name}: {BATCH_REFUSED[name]}"
                 raise AirflowException(message)
-        if orphan_after is not None and not wait_for_completion and not deferrable:
-            message = "orphan_after would end the job soon after the task, since wait_for_completion is off"
-            raise AirflowException(message)
+        source = source_of_result(result_source, known=(ResultSource.NONE, ResultSource.TERMINATION_MESSAGE))
+        impossible = {
+            "orphan_after would end the job soon after the task, since wait_for_completion is off": (
+                orphan_after is not None and not wait_for_completion and not deferrable
+            ),
+            "An array has many results and result_source takes one: let the children write theirs somewhere": (
+                source is not ResultSource.NONE and bool(array_properties)
+            ),
+        }
+        for message, is_so in impossible.items():
+            if is_so:
+                raise AirflowException(message)
         super().__init__(**kwargs)
         self.job_name = job_name
         self.job_definition = job_definition
@@ -209,6 +200,7 @@ class BatchOperator(Deferrable, BaseOperator):
         self.podbroker_conn_id = podbroker_conn_id
         self.deployment_id = deployment_id
         self.get_logs = get_logs
+        self.result_source = source
         self.ttl = ttl
         self.infra_retry = infra_retry
         self.orphan_after = orphan_after
@@ -221,11 +213,6 @@ class BatchOperator(Deferrable, BaseOperator):
         """The connection to the broker."""
         return PodbrokerHook(self.podbroker_conn_id, target=self.target or self._picked() or None)
 
-    def execute(self, context: Context) -> str | None:
-        """Run the job and give back its id, or defer until it has ended."""
-        made: str | None = self.execute_async(context) if self.deferrable else self.execute_sync(context)
-        return made
-
     def _picked(self) -> dict[str, str]:
         """Say which target is meant by the region and by the role of the AWS connection; empty when nothing is said."""
         if not self.region_name and self.aws_conn_id in {None, "", "aws_default"}:
@@ -235,139 +222,6 @@ class BatchOperator(Deferrable, BaseOperator):
         return place_of_cluster(
             cluster_name="", namespace=None, region=self.region_name, aws_conn_id=self.aws_conn_id, log=self.log
         )
-
-    def _policies(self) -> Policies:
-        return Policies(
-            result=ResultSource.NONE, ttl=self.ttl, infra_retry=self.infra_retry, orphan_after=self.orphan_after
-        )
-
-    def _labels(self, context: Context) -> dict[str, str]:
-        return {**super()._labels(context), "job_name": label_value(self.job_name)}
-
-    def _make_session(self, context: Context) -> None:
-        workload = workload_of(self)
-        self._new_session(workload, context, required_features=features_of(workload))
-
-    def _start(self, context: Context) -> Execution:
-        self._say_what_is_ignored()
-        workload = workload_of(self)
-        session, has_groups = self._new_session(workload, context, required_features=features_of(workload))
-        self._take_name(context, self._submit(session, context, has_groups=has_groups))
-        if self.deferrable and not self._named[0] and not self._known().state.is_final:
-            self._pump_to_name(context, seconds=JOB_SECONDS)
-            self._follow = None
-        return self._known()
-
-    def _follow_to_end(self, context: Context, *, cursor: bytes = b"") -> Any:  # noqa: ANN401 -- as execute
-        if self.wait_for_completion or self.deferrable:
-            return super()._follow_to_end(context, cursor=cursor)
-        if not self._named[0]:
-            follow = self._pump_to_name(context)
-            if not self._named[0]:
-                return self._settle(context, follow)
-        self.log.info("AWS Batch job %s is not waited for", self.job_id)
-        return self.job_id
-
-    def _pump_to_name(self, context: Context, *, seconds: float | None = None) -> Pump:
-        """Wait, for so long at most, until the job has its id, or never will."""
-        follow = self._follow = self._open(context, cursor=b"", lines=False)
-        follow.run(lambda: self._is_named(follow) or follow.over(), seconds=seconds)
-        if self._session is not None:
-            self._session.execution = follow.execution
-        self._take_name(context, follow.execution)
-        follow.close()
-        return follow
-
-    def _is_named(self, follow: Pump) -> bool:
-        return follow.attempt is not None and bool(follow.attempt.batch_job_id)
-
-    def _take_name(self, context: Context, execution: Execution) -> None:
-        """Take the job's id over, and push what the links are made of as soon as it is known."""
-        attempt = execution.attempts[-1] if execution.attempts else None
-        if attempt is None or not attempt.batch_job_id:
-            return
-        named = (attempt.batch_job_id, attempt.pod_name)
-        if named == self._named:
-            return
-        self._named = named
-        self.job_id = attempt.batch_job_id
-        place = self._place(execution) if self.do_xcom_push else None
-        if place is not None:
-            for key, value in links_of(self, place=place, attempt=attempt).items():
-                context["ti"].xcom_push(key=key, value=value)
-
-    def _place(self, execution: Execution) -> PlaceInAws | None:
-        """Find out where in AWS the job is: from the target, else from what the arguments say."""
-        try:
-            targets = self.hook.conn.targets()
-        except PodbrokerError as error:
-            self.log.info("The target is not known, and the links may lack: %s", error)
-            targets = ()
-        here = next((each.place for each in targets if each.name == execution.target), None)
-        return place_in_aws(
-            region=(here.region if here is not None else "") or self.region_name or "",
-            arns=(self.job_queue or "", self.job_definition, here.role_arn if here is not None else ""),
-        )
-
-    def _settle(self, context: Context, follow: Pump) -> Any:  # noqa: ANN401 -- as execute
-        self._take_name(context, follow.execution)
-        outcome, session = follow.outcome, self._session
-        if outcome is None or session is None:
-            message = "The broker says that the job has ended, and not how"
-            raise ex.RemotePodError(message)
-        session.release()
-        if outcome.state is ExecutionState.SUCCEEDED:
-            self.log.info("AWS Batch job (%s) succeeded", self.job_id)
-            return self.job_id
-        failed = failed_containers(outcome)
-        for each in failed[:SHOWN_CONTAINERS]:
-            self.log.info(
-                "Container '%s': exit_code=%s, reason='%s', message='%s'",
-                each.container,
-                each.exit_code,
-                each.reason,
-                each.message,
-            )
-        if len(failed) > SHOWN_CONTAINERS:
-            self.log.info("and %d containers more that failed", len(failed) - SHOWN_CONTAINERS)
-        worst = failed[0].container if failed else ""
-        raise exception_of_outcome(
-            outcome,
-            name=self._title,
-            noun=self.noun,
-            base_container=worst,
-            execution_name=session.name,
-            last_lines=self._printer.last_lines_of(worst),
-        )
-
-    @property
-    def _title(self) -> str:
-        return self._named[0] or self.job_name
-
-    @cached_property
-    def _printer(self) -> LinePrinter:
-        wanted: ContainerChoice = True if self.get_logs else None
-        return LinePrinter(log=self.log, base_container="", containers=wanted, init_containers=wanted, prefix=True)
-
-    def _resume(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002 -- the execution says more
-        self._take_name(context, self._known())
-
-    def _line_spec(self) -> LineSpec | None:
-        if not self.get_logs:
-            return None
-        return LineSpec.of(
-            base_container="",
-            containers=True,
-            init_containers=True,
-            prefix=True,
-            formatter=None,
-            callbacks=(),
-            progress=None,
-        )
-
-    def _last_words_of(self, execution: Execution) -> tuple[str, ...]:
-        failed = failed_containers(execution.outcome) if execution.outcome is not None and self.get_logs else []
-        return (failed[0].container,) if failed else ()
 
     def _say_what_is_ignored(self) -> None:
         if ignored := without_effect(self, BatchOperator):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from podbroker import Attempt
-    from podbroker.airflow.batch import BatchOperator
+    from podbroker.airflow.batch_lifecycle import BatchLifeCycle
 
 __all__ = ["PlaceInAws", "links_of", "place_in_aws"]
 
@@ -57,7 +57,7 @@ def place_in_aws(*, region: str, arns: Iterable[str]) -> PlaceInAws | None:
     )
 
 
-def links_of(operator: BatchOperator, *, place: PlaceInAws, attempt: Attempt) -> dict[str, dict[str, str]]:
+def links_of(operator: BatchLifeCycle, *, place: PlaceInAws, attempt: Attempt) -> dict[str, dict[str, str]]:
     """Give the XComs that the links are made of, by their keys, as far as their parts are known."""
     domain = links.console_domain(place.partition)
     if domain is None:
@@ -77,11 +77,14 @@ def links_of(operator: BatchOperator, *, place: PlaceInAws, attempt: Attempt) ->
 
 
 def _stream(pattern: str | None, attempt: Attempt) -> str:
-    """Fill in the name of the stream; empty while the pod is not known, as always of an array, which has many."""
+    """Fill in the name of the stream; empty while the pod is not known, as always of an array, which has many.
+
+    Empty as well of a pattern that cannot be filled in: a link fails no task.
+    """
     known = {"job_id": attempt.batch_job_id}
     if attempt.pod_name:
         known |= {"pod_name": attempt.pod_name, "pod_namespace": attempt.pod_namespace}
     try:
         return (pattern or "").format(**known)
-    except KeyError:
+    except (AttributeError, IndexError, KeyError, ValueError):
         return ""

@@ -107,6 +107,7 @@ def end_earlier(session: Session, *, printer: LinePrinter, log: Logger, reason: 
         printer=printer,
         log=log,
         checkpoint=session.checkpoint,
+        noun=session.noun,
     )
     try:
         if not follow.run(follow.over, seconds=EARLIER_SECONDS):

@@ -16,12 +16,12 @@ from podbroker.batch import EVALUATE_ON_EXIT
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from podbroker.airflow.batch import BatchOperator
+    from podbroker.airflow.batch_lifecycle import BatchLifeCycle
 
 __all__ = ["features_of", "workload_of"]
 
 
-def workload_of(operator: BatchOperator) -> BatchWorkload:
+def workload_of(operator: BatchLifeCycle) -> BatchWorkload:
     """Translate the arguments of an operator.
 
     Raises:
@@ -38,6 +38,7 @@ def workload_of(operator: BatchOperator) -> BatchWorkload:
         _refuse("retry_strategy.evaluateOnExit", "AWS Batch takes it together with attempts only")
     if operator.scheduling_priority_override is not None and operator.share_identifier is None:
         operator.log.info("AWS Batch looks at scheduling_priority_override only with a share_identifier")
+    seconds = _number("submit_job_timeout", operator.submit_job_timeout)
     try:
         return BatchWorkload(
             job_definition=operator.job_definition,
@@ -52,7 +53,7 @@ def workload_of(operator: BatchOperator) -> BatchWorkload:
             evaluate_on_exit=[
                 _texts(f"retry_strategy.evaluateOnExit[{at}]", each) for at, each in enumerate(conditions)
             ],
-            attempt_timeout=timedelta(seconds=operator.submit_job_timeout) if operator.submit_job_timeout else None,
+            attempt_timeout=timedelta(seconds=seconds) if seconds else None,
             tags=_texts("tags", operator.tags),
         )
     except ValueError as error:

@@ -12,6 +12,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from podbroker import ResultSource
 from podbroker.airflow import parameters
 from podbroker.airflow._compat import conf
 from podbroker.airflow.chain import readable
@@ -19,6 +20,7 @@ from podbroker.airflow.hook import PodbrokerHook
 from podbroker.airflow.identity import target_selector
 from podbroker.airflow.pod_lifecycle import PodLifeCycle
 from podbroker.airflow.pods import PodClient
+from podbroker.airflow.result import source_of_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,6 +59,9 @@ class RemotePodOperator(PodLifeCycle):
         start_from_trigger: Whether the triggerer also starts the pod, so that a task that succeeds needs no worker
             (Airflow 3.3). Where that cannot be, the task's log says why, and a worker starts it. The task defers then.
         do_xcom_push: Whether the pod hands back a value, JSON in ``/airflow/xcom/return.json``.
+        result_source: How that value comes: ``SIDECAR``, from a container that the broker adds, or
+            ``TERMINATION_MESSAGE``, as the container's own, up to 4 KiB. A target of AWS Batch knows the second only,
+            and there the file is ``/dev/termination-log``.
         assets_from_result: Whether the value's member ``asset_events`` becomes events of the assets in ``outlets``. The
             pod hands back a value then, also without ``do_xcom_push``.
         log_pod_spec_on_failure: Whether a failure's message contains the whole pod. Off, unlike upstream, because the
@@ -84,6 +89,7 @@ class RemotePodOperator(PodLifeCycle):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         start_from_trigger: bool = False,
         do_xcom_push: bool = False,
+        result_source: ResultSource = ResultSource.SIDECAR,
         assets_from_result: bool = False,
         log_pod_spec_on_failure: bool = False,
         **kwargs: Any,  # noqa: ANN401 -- the arguments of upstream
@@ -97,6 +103,9 @@ class RemotePodOperator(PodLifeCycle):
             **kwargs,
         )
         self.do_xcom_push = do_xcom_push
+        self.result_source = source_of_result(
+            result_source, known=(ResultSource.SIDECAR, ResultSource.TERMINATION_MESSAGE)
+        )
         self.assets_from_result = assets_from_result
         self.target = target
         self.podbroker_conn_id = podbroker_conn_id

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from kubernetes.client import models as k8s
 
-    from podbroker import Execution, InfraRetry, Outcome, Policies
+    from podbroker import Execution, InfraRetry, Outcome, Policies, ResultSource
     from podbroker.airflow.pump import Pump
     from podbroker.airflow.request import Request
 
@@ -42,6 +42,7 @@ class PodLifeCycle(Deferrable, KubernetesPodOperator):
     infra_retry: InfraRetry | None
     orphan_after: timedelta | None
     assets_from_result: bool
+    result_source: ResultSource
     asks_for_start: bool = False
     """Whether the pod is to be started in the triggerer. Airflow looks before ``__init__`` has said so."""
     _decided: Start | None = None

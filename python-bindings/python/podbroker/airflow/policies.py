@@ -33,7 +33,7 @@ def policies_of(operator: PodLifeCycle) -> Policies:
         start_deadline=timedelta(seconds=start) if start else None,
         finish=_FINISH[operator.on_finish_action.value],
         ttl=operator.ttl,
-        result=ResultSource.SIDECAR if operator.wants_result else ResultSource.NONE,
+        result=operator.result_source if operator.wants_result else ResultSource.NONE,
         # A user's own sidecar that never ends keeps nothing waiting.
         deciding_containers=(operator.base_container_name,),
         infra_retry=operator.infra_retry,

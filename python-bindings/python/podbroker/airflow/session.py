@@ -78,7 +78,7 @@ class Session:
         self._request = request
         self._log = log
         self.checkpoint = checkpoint
-        self._noun = noun
+        self.noun = noun
         self._claim = ""
         self._name = ""
         self._sent = False
@@ -113,7 +113,7 @@ class Session:
                 lambda: self._client.get(self.name), seconds=ANSWER_SECONDS, checkpoint=self.checkpoint
             )
         except PodbrokerError as error:
-            raise exception_of_error(error, doing=f"The {self._noun} of the deferred task is not found") from error
+            raise exception_of_error(error, doing=f"The {self.noun} of the deferred task is not found") from error
 
     @property
     def claim(self) -> str:
@@ -127,7 +127,7 @@ class Session:
         except NotFoundError:
             return False
         except PodbrokerError as error:
-            raise exception_of_error(error, doing=f"The {self._noun} of the deferred task is not found") from error
+            raise exception_of_error(error, doing=f"The {self.noun} of the deferred task is not found") from error
         return True
 
     def knows_groups(self) -> bool:
@@ -135,7 +135,7 @@ class Session:
         try:
             info = ask(self._client.server_info, seconds=ANSWER_SECONDS, checkpoint=self.checkpoint)
         except PodbrokerError as error:
-            raise exception_of_error(error, doing=f"The {self._noun} was not started") from error
+            raise exception_of_error(error, doing=f"The {self.noun} was not started") from error
         return "group" in info.features
 
     def join(self, group: Group) -> None:
@@ -161,7 +161,7 @@ class Session:
                 )
                 return execution
         except PodbrokerError as error:
-            raise exception_of_error(error, doing=f"The {self._noun} was not started") from error
+            raise exception_of_error(error, doing=f"The {self.noun} was not started") from error
         self._claim = submission.claim
         self.execution = submission.execution
         if not submission.created:
@@ -195,7 +195,7 @@ class Session:
         try:
             return ask(lambda: self._client.get(self.name, full=True), seconds=RELEASE_SECONDS)
         except PodbrokerError as error:
-            self._log.warning("The %s of %s cannot be read: %s", self._noun, self.name, error)
+            self._log.warning("The %s of %s cannot be read: %s", self.noun, self.name, error)
             return None
 
     def cancel(self, reason: str) -> bool:
@@ -234,7 +234,7 @@ class Session:
             request=self._request,
             log=self._log,
             checkpoint=self.checkpoint,
-            noun=self._noun,
+            noun=self.noun,
         )
         session.adopt(execution)
         return session
