@@ -207,18 +207,15 @@ impl Describer {
     fn take_in(&self, id: &str, job: Option<Job>, asked: Instant) {
         let mut all = self.followed();
         let Some(followed) = all.get_mut(id) else { return };
-        let job = match job {
-            Some(job) => {
-                (followed.missing, followed.absences) = (asked, 0);
-                job
+        let job = if let Some(job) = job {
+            (followed.missing, followed.absences) = (asked, 0);
+            job
+        } else {
+            followed.absences = followed.absences.saturating_add(1);
+            if followed.absences < ABSENCES || asked.saturating_duration_since(followed.missing) < PATIENCE {
+                return;
             }
-            None => {
-                followed.absences = followed.absences.saturating_add(1);
-                if followed.absences < ABSENCES || asked.saturating_duration_since(followed.missing) < PATIENCE {
-                    return;
-                }
-                Job::forgotten(id, followed.known.clone())
-            }
+            Job::forgotten(id, followed.known.clone())
         };
         // One that is forgotten is asked about until nobody wants to know: its pod may prove that it lives.
         let has_ended = matches!(job.state, JobState::Succeeded | JobState::Failed) && !job.is_forgotten();

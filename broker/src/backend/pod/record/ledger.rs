@@ -205,12 +205,11 @@ impl Ledger {
         part = part.with(view);
         let is_news = known.as_ref().is_none_or(|known| known.gist() != part.gist());
         let part = Arc::new(part);
-        match at {
-            Some(at) => lane.seen.parts[at] = Arc::clone(&part),
-            None => {
-                let behind = lane.seen.parts.partition_point(|other| other.turn <= part.turn);
-                lane.seen.parts.insert(behind, Arc::clone(&part));
-            }
+        if let Some(at) = at {
+            lane.seen.parts[at] = Arc::clone(&part);
+        } else {
+            let behind = lane.seen.parts.partition_point(|other| other.turn <= part.turn);
+            lane.seen.parts.insert(behind, Arc::clone(&part));
         }
         // Of an array only the end of all that are there says something about the job.
         let is_alone = || lane.seen.parts.iter().all(|part| part.has_said_all());

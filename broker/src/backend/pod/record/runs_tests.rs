@@ -162,7 +162,7 @@ fn an_earlier_attempt_is_lost_once_a_pod_of_a_later_one_was_seen() {
 #[test]
 fn a_child_that_is_tried_again_has_a_run_in_each_of_its_pods() {
     let again = child(7, 2, 9, running());
-    check(&told(&[], None, &[again.clone()]), &[("7/main", 1, None), ("7/main", 0, LOST)]);
+    check(&told(&[], None, std::slice::from_ref(&again)), &[("7/main", 1, None), ("7/main", 0, LOST)]);
     let first = child(7, 1, 8, ends(1, "Error"));
     let both = [("7/main", 0, None), ("7/main", 1, None)];
     check(&told(&[], None, &[first.clone(), again.clone()]), &both);

@@ -168,12 +168,11 @@ impl Watcher {
         }
         if self.options.logs == LogMode::Lines {
             for view in attempts.iter() {
-                match view.record() {
-                    Some(record) => events.extend(self.read_runs(view, record)),
-                    None => {
-                        events.extend(self.miss_instances(view));
-                        self.begin_reading(view);
-                    }
+                if let Some(record) = view.record() {
+                    events.extend(self.read_runs(view, record));
+                } else {
+                    events.extend(self.miss_instances(view));
+                    self.begin_reading(view);
                 }
             }
         }
