@@ -57,6 +57,35 @@ pub struct Job {
     pub attempts: Vec<JobAttempt>,
 }
 
+/// What is said of a job that is not known any more. Batch itself never says so: it leaves the job out.
+const FORGOTTEN: &str = "AWS Batch does not know this job any more (it keeps a job for 7 days after its end), so how it ended \
+                         cannot be known";
+
+impl Job {
+    /// A job that is not described any more, with what was known of it.
+    pub fn forgotten(id: &str, known: Option<Self>) -> Self {
+        let known = known.unwrap_or_else(|| Self {
+            id: id.to_owned(),
+            name: String::new(),
+            key: String::new(),
+            state: JobState::Submitted,
+            reason: String::new(),
+            is_terminated: false,
+            created: None,
+            started: None,
+            stopped: None,
+            children: None,
+            attempts: Vec::new(),
+        });
+        Self { state: JobState::Failed, reason: FORGOTTEN.to_owned(), ..known }
+    }
+
+    /// How it ended cannot be known.
+    pub fn is_forgotten(&self) -> bool {
+        self.state == JobState::Failed && self.reason == FORGOTTEN
+    }
+}
+
 /// One pod that was made for a job, as far as Batch tells.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobAttempt {

@@ -10,6 +10,7 @@ use super::parse::pair;
 
 /// A job from a job definition, at a target with AWS Batch.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_field_names, reason = "the names of the options")]
 pub(crate) struct BatchArgs {
     /// Run a job of AWS Batch from this definition instead of a pod: name, name:revision or ARN
     #[arg(long, value_name = "DEFINITION", conflicts_with_all = ["file", "image", "env", "command", "name", "entrypoint"])]

@@ -22,8 +22,8 @@ pub use group::{Group, GroupAction};
 pub use id::{Address, ExecutionId, ExecutionName, GroupAddress, GroupId, IdError, InstanceId, TargetName, Tenant};
 pub use retry::{Effect, InfraRetry, InfraRetryRequest, RefusedAttempt};
 pub use spec::{
-    BatchWork, EvaluateOnExit, FinishAction, LONGEST_ORPHAN, Policies, PolicyDefaults, PolicyError, PolicyRequest, RESULT_PATH,
-    ResultSource, Submit, SubmitMode, Workload,
+    BatchWork, EvaluateOnExit, FinishAction, LONGEST_ORPHAN, Policies, PolicyDefaults, PolicyError, PolicyRequest,
+    RESULT_PATH, ResultSource, Submit, SubmitMode, Workload,
 };
 pub use state::{
     Attempt, CancelIntent, ContainerOutcome, ContainerRole, Execution, FailureClass, Instance, Outcome, State,

@@ -108,7 +108,8 @@ pub(super) async fn connect(
         let connection = connection(config, target).await?;
         let mut settings = settings(config, target, &connection);
         settings.records = jobs::records(target, counters);
-        let jobs = jobs::start(config, target, &settings.namespace, &mut accounts, &counters.requests, tasks, stop).await;
+        let jobs =
+            jobs::start(config, target, &settings.namespace, &mut accounts, &counters.requests, tasks, stop).await;
         targets.push(start((target, settings), connection, jobs, Arc::clone(spool), archive, tasks, stop));
     }
     Ok(Registry::new(targets))

@@ -24,13 +24,14 @@ use crate::backend::job::{Job, JobState};
 pub(super) const PAGE: usize = 100;
 /// What is not urgent is done at multiples of this, so that jobs which were made one after the other are asked about together.
 const GRID: Duration = Duration::from_secs(2);
-/// How long a job may be unknown before that is believed. Descriptions lag behind a submit by seconds.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// How long a job may be unknown before that is believed. Descriptions lag behind a submit by seconds; this is a hundred times
+/// that, since a job that is given up runs on.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// And so many answers in a row must have been without it: the first one after an outage proves nothing.
+const ABSENCES: u32 = 3;
 /// The pause after a failure: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-const UNKNOWN: &str = "AWS Batch does not know this job any more, so how it ended cannot be known";
 
 /// Whoever can describe jobs.
 #[async_trait]
@@ -57,6 +58,8 @@ struct Followed {
     known: Option<Job>,
     /// Since when it was in no answer.
     missing: Instant,
+    /// In how many.
+    absences: u32,
 }
 
 /// Describes jobs.
@@ -92,7 +95,7 @@ impl Describer {
         let (pace, wait) = Pace::made();
         let due = self.moment(pace, wait);
         let missing = Instant::now();
-        let fresh = || Followed { to: Arc::clone(to), pace, due, known: None, missing };
+        let fresh = || Followed { to: Arc::clone(to), pace, due, known: None, missing, absences: 0 };
         self.followed().entry(id.to_owned()).or_insert_with(fresh);
         self.sooner.notify_one();
     }
@@ -206,17 +209,23 @@ impl Describer {
         let Some(followed) = all.get_mut(id) else { return };
         let job = match job {
             Some(job) => {
-                followed.missing = asked;
+                (followed.missing, followed.absences) = (asked, 0);
                 job
             }
-            None if asked.saturating_duration_since(followed.missing) >= PATIENCE => {
-                warn!(job = id, "AWS Batch does not know the job");
-                lost(id, followed.known.take())
+            None => {
+                followed.absences = followed.absences.saturating_add(1);
+                if followed.absences < ABSENCES || asked.saturating_duration_since(followed.missing) < PATIENCE {
+                    return;
+                }
+                Job::forgotten(id, followed.known.clone())
             }
-            None => return,
         };
-        let has_ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
+        // One that is forgotten is asked about until nobody wants to know: its pod may prove that it lives.
+        let has_ended = matches!(job.state, JobState::Succeeded | JobState::Failed) && !job.is_forgotten();
         if followed.known.as_ref() != Some(&job) {
+            if job.is_forgotten() {
+                warn!(job = id, "AWS Batch does not know the job any more");
+            }
             followed.to.put(job.clone());
             followed.known = Some(job);
         }
@@ -224,24 +233,6 @@ impl Describer {
             all.remove(id);
         }
     }
-}
-
-/// A job that is gone.
-fn lost(id: &str, known: Option<Job>) -> Job {
-    let known = known.unwrap_or_else(|| Job {
-        id: id.to_owned(),
-        name: String::new(),
-        key: String::new(),
-        state: JobState::Submitted,
-        reason: String::new(),
-        is_terminated: false,
-        created: None,
-        started: None,
-        stopped: None,
-        children: None,
-        attempts: Vec::new(),
-    });
-    Job { state: JobState::Failed, reason: UNKNOWN.to_owned(), ..known }
 }
 
 /// Describes any number of jobs at once; those that are not known are absent.

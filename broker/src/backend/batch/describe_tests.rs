@@ -16,7 +16,7 @@ struct Table {
 
 impl Table {
     fn set(&self, id: &str, state: JobState) {
-        let mut job = lost(id, None);
+        let mut job = Job::forgotten(id, None);
         (job.state, job.reason) = (state, String::new());
         if state == JobState::Running {
             job.attempts.push(JobAttempt { pod_name: format!("aws-batch.{id}"), ..JobAttempt::default() });
@@ -191,10 +191,36 @@ async fn an_empty_answer_after_a_submit_is_ordinary_and_one_that_goes_on_is_said
     world.table.set("a", JobState::Runnable);
     assert_eq!(world.next().await.state, JobState::Runnable);
     world.table.jobs.lock().unwrap().clear();
-    pass(PATIENCE - Duration::from_secs(35)).await;
+    pass(PATIENCE.saturating_sub(Duration::from_secs(35))).await;
     assert!(!world.has_news());
-    let gone = world.next().await;
-    assert_eq!((gone.state, gone.reason.as_str()), (JobState::Failed, UNKNOWN));
+    assert!(world.next().await.is_forgotten());
+    pass(Duration::from_mins(10)).await;
+    assert!(!world.has_news(), "that is told once");
+    // It was not so after all.
+    world.table.set("a", JobState::Running);
+    assert_eq!(world.next().await.state, JobState::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_empty_answer_after_a_long_outage_proves_nothing() {
+    let world = World::start();
+    world.table.set("a", JobState::Runnable);
+    world.follow("a");
+    world.next().await;
+    world.table.jobs.lock().unwrap().clear();
+    *world.table.away.lock().unwrap() = 40;
+    while *world.table.away.lock().unwrap() > 0 {
+        pass(Duration::from_secs(1)).await;
+    }
+    world.table.calls();
+    // An answer comes, and is stale.
+    while world.table.calls().is_empty() {
+        pass(Duration::from_secs(1)).await;
+    }
+    pass(Duration::from_secs(1)).await;
+    assert!(!world.has_news());
+    world.table.set("a", JobState::Running);
+    assert_eq!(world.next().await.state, JobState::Running);
 }
 
 #[tokio::test(start_paused = true)]

@@ -118,7 +118,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn too_much_halves_it_once_for_all_that_were_on_their_way() {
         let limiter = Limiter::new();
-        calls_in(&limiter, Duration::from_secs(60)).await;
+        calls_in(&limiter, Duration::from_mins(1)).await;
         for _ in 0..30 {
             limiter.throttled();
         }

@@ -8,8 +8,8 @@ use aws_sdk_batch::types::{
     ArrayProperties, EksContainer, EksContainerEnvironmentVariable, EksContainerOverride,
     EksContainerResourceRequirements, EksContainerSecurityContext, EksContainerVolumeMount, EksEmptyDir, EksHostPath,
     EksMetadata, EksPersistentVolumeClaim, EksPodProperties, EksPodPropertiesOverride, EksProperties,
-    EksPropertiesOverride, EksSecret, EksVolume, EvaluateOnExit, ImagePullSecret, JobDefinitionType, JobDependency, JobTimeout,
-    RetryAction, RetryStrategy,
+    EksPropertiesOverride, EksSecret, EksVolume, EvaluateOnExit, ImagePullSecret, JobDefinitionType, JobDependency,
+    JobTimeout, RetryAction, RetryStrategy,
 };
 use serde_json::{Map, Value};
 

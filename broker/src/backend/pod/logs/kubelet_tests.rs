@@ -36,6 +36,22 @@ fn a_slow_watcher_gets_from_disk_what_was_rotated_away_meanwhile() {
 }
 
 #[test]
+fn a_slow_watcher_whose_connection_breaks_again_and_again_gets_it_too() {
+    let mut acts = Vec::new();
+    for _ in 0..10 {
+        acts.extend([Act::Write { lines: 500, step: 1_000_000, jitter: 0 }, Act::Rotate]);
+    }
+    let small = SpoolLimits { memory_per_stream: 4096, memory: 8192, ..SpoolLimits::default() };
+    let slow = Habit { slow: 10_000, lets_go: Some(3), away: 45_000, ..Habit::default() };
+    for others in [vec![], vec![Habit::default()]] {
+        let habits = [others, vec![slow]].concat();
+        let (_, heard, _) = run(&begun(acts.clone()), &habits, small.clone(), 1000);
+        let gaps: Vec<_> = heard.iter().flat_map(|heard| &heard.gaps).collect();
+        assert!(gaps.is_empty(), "{gaps:?}");
+    }
+}
+
+#[test]
 fn a_watcher_for_whom_there_was_no_room_is_told_how_much_is_missing() {
     let mut acts = Vec::new();
     for _ in 0..10 {
@@ -211,7 +227,7 @@ fn each_run_of_a_container_that_is_restarted_is_read_for_itself() {
 fn who_has_had_a_part_of_the_first_lines_is_not_behind_the_beginning_of_another_file() {
     let at_once = |lines| Act::Write { lines, step: 0, jitter: 0 };
     let acts = [Act::Stall { millis: 7028 }, Act::Rotate, at_once(2), Act::Rotate, at_once(1)];
-    let habit = Habit { late: 1498, slow: 9, lets_go: Some(1), run: 0 };
+    let habit = Habit { late: 1498, slow: 9, lets_go: Some(1), ..Habit::default() };
     run(&begun(acts.into()), &[habit], SpoolLimits::default(), 50);
 }
 
@@ -258,8 +274,10 @@ fn habits() -> impl Strategy<Value = Vec<Habit>> {
         prop_oneof![Just(0), 0_u64..20_000],
         prop_oneof![2 => Just(0), 1 => 0_u64..3000],
         prop_oneof![1 => Just(None), 1 => (1_usize..6).prop_map(Some)],
+        prop_oneof![3 => Just(0), 1 => 0_u64..80_000],
     );
-    prop::collection::vec(habit.prop_map(|(late, slow, lets_go)| Habit { late, slow, lets_go, run: 0 }), 1..4)
+    let habit = habit.prop_map(|(late, slow, lets_go, away)| Habit { late, slow, lets_go, away, run: 0 });
+    prop::collection::vec(habit, 1..4)
 }
 
 fn limits() -> impl Strategy<Value = SpoolLimits> {

@@ -100,6 +100,8 @@ pub(super) struct Habit {
     pub(super) slow: u64,
     /// Lets go after so many items, and goes on from the middle of the last.
     pub(super) lets_go: Option<usize>,
+    /// And is back so long after that.
+    pub(super) away: u64,
     /// Which run of the container it reads.
     pub(super) run: u32,
 }
@@ -124,7 +126,7 @@ pub(super) async fn hear(logs: Arc<Logs>, mut view: watch::Receiver<Arc<View>>, 
     let mut position = InstancePosition::default();
     loop {
         let start = LogStart { position, tail_lines: None, since: None, mode: ReadMode::Follow };
-        let mut items = std::pin::pin!(logs.read(view.clone(), instance(habit.run), start, CancellationToken::new()));
+        let mut items = Box::pin(logs.read(view.clone(), instance(habit.run), start, CancellationToken::new()));
         let mut left = habit.lets_go.unwrap_or(usize::MAX);
         while left > 0 {
             match items.next().await.expect("the stream ends with an end") {
@@ -150,6 +152,8 @@ pub(super) async fn hear(logs: Arc<Logs>, mut view: watch::Receiver<Arc<View>>, 
             }
             tokio::time::sleep(Duration::from_millis(habit.slow)).await;
         }
+        drop(items);
+        tokio::time::sleep(Duration::from_millis(habit.away)).await;
     }
 }
 
@@ -256,10 +260,10 @@ pub(super) async fn play(
         written
     };
     let all = async { futures::future::join(writing, hearing).await };
-    let (written, heard) = tokio::time::timeout(Duration::from_mins(20), all).await.expect("every watch ends");
+    let (written, heard) = tokio::time::timeout(Duration::from_hours(24), all).await.expect("every watch ends");
     // Nothing is kept for nobody.
     tasks.close();
-    tokio::time::timeout(Duration::from_mins(1), tasks.wait()).await.expect("every stream is closed");
+    tokio::time::timeout(2 * LINGER, tasks.wait()).await.expect("every stream is closed");
     drop(logs);
     let used = spool.used();
     assert_eq!((used.streams, used.memory, used.disk), (0, 0, 0));

@@ -140,6 +140,71 @@ async fn lines_of_a_pod_that_nobody_saw_are_marked_as_lost() {
     stop.cancel();
 }
 
+/// The gaps of a watch: the container, the run, and whether an end of its log was told.
+fn gaps(events: &[Event]) -> Vec<(&str, u32, GapReason)> {
+    let gaps = events.iter().filter_map(|event| match &event.kind {
+        EventKind::LogGap(gap) => Some((gap.instance.container.as_str(), gap.instance.restart, gap.reason)),
+        _ => None,
+    });
+    gaps.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_that_nobody_saw_are_marked_and_one_that_was_tried_again_has_both_logs() {
+    let (world, stop) = (World::new(), CancellationToken::new());
+    let backend = world.backend(&stop).await;
+    let (tenant, id) = (address().tenant, address().id);
+    backend.submit(&tenant, request()).await.unwrap();
+    until(async || world.annotation("podbroker.io/job").is_some()).await;
+    let events = backend.watch(&tenant, &id, &[], EVERYTHING).await.unwrap();
+    let acting = async {
+        let told = |name: &str, turn, version, status| {
+            backend.hub.apply_part(&carrier(&pod(name, "job-1:1", turn, version, status)));
+        };
+        told("p", 1, 7, runs());
+        told("p", 1, 8, ends(1, "Error"));
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        backend.hub.forget_part("p", None);
+        // It is over before anybody looks.
+        told("q", 2, 9, ends(0, "Completed"));
+        let children = Some(vec![(JobState::Succeeded, 3)]);
+        backend.hub.describe_job(Job { children, ..job("job-1", JobState::Succeeded) });
+        world.pass(10);
+        let _ = backend.api.get::<serde_json::Value>("nobody").await;
+        backend.hub.touch(&address().hash());
+    };
+    let (events, ()) = futures::join!(events.map(Result::unwrap).collect::<Vec<_>>(), acting);
+    assert_eq!(lines(&events), ["hello", "world", "hello", "world"]);
+    let of = |event: &Event| match &event.kind {
+        EventKind::LogStreamEnd(instance, Completeness::Complete) => Some(instance.restart),
+        _ => None,
+    };
+    assert_eq!(events.iter().filter_map(of).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(gaps(&events), [("0/main", 0, GapReason::PodDeleted), ("2/main", 0, GapReason::PodDeleted)]);
+    // Who comes back with a cursor is told nothing again.
+    let cursor = events[events.len() - 2].cursor.encode();
+    let again = backend.watch(&tenant, &id, &cursor, EVERYTHING).await.unwrap();
+    assert_eq!(gaps(&again.map(Result::unwrap).collect::<Vec<_>>().await), []);
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_which_nothing_was_seen_but_its_success_has_a_gap() {
+    let (world, stop) = (World::new(), CancellationToken::new());
+    let backend = world.backend(&stop).await;
+    let (tenant, id) = (address().tenant, address().id);
+    backend.submit(&tenant, request()).await.unwrap();
+    until(async || world.annotation("podbroker.io/job").is_some()).await;
+    let events = backend.watch(&tenant, &id, &[], EVERYTHING).await.unwrap();
+    backend.hub.describe_job(job("job-1", JobState::Succeeded));
+    world.pass(10);
+    let _ = backend.api.get::<serde_json::Value>("nobody").await;
+    backend.hub.touch(&address().hash());
+    let events: Vec<_> = events.map(Result::unwrap).collect().await;
+    assert_eq!(gaps(&events), [("unknown", 0, GapReason::PodDeleted)]);
+    stop.cancel();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_validation_says_what_would_be_sent_and_makes_nothing() {
     let (world, stop) = (World::new(), CancellationToken::new());

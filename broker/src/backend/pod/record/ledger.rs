@@ -174,11 +174,10 @@ impl Ledger {
         let Some(lane) = self.lanes.get_mut(&key) else { return News::default() };
         if is_over(&job) {
             lane.seen.ended.get_or_insert(now);
-        } else if !is_queued(&job) {
-            lane.seen.left_queue.get_or_insert(now);
         } else {
-            // It waits for another try.
-            lane.seen.left_queue = None;
+            // It may have been forgotten for a while, and may wait for another try.
+            lane.seen.ended = None;
+            lane.seen.left_queue = (!is_queued(&job)).then(|| lane.seen.left_queue.unwrap_or(now));
         }
         lane.seen.job = Some(Arc::new(job));
         News { views: self.views(&key), part: None }
@@ -208,7 +207,10 @@ impl Ledger {
         let part = Arc::new(part);
         match at {
             Some(at) => lane.seen.parts[at] = Arc::clone(&part),
-            None => lane.seen.parts.push(Arc::clone(&part)),
+            None => {
+                let behind = lane.seen.parts.partition_point(|other| other.turn <= part.turn);
+                lane.seen.parts.insert(behind, Arc::clone(&part));
+            }
         }
         // Of an array only the end of all that are there says something about the job.
         let is_alone = || lane.seen.parts.iter().all(|part| part.has_said_all());

@@ -139,6 +139,19 @@ async fn a_description_of_an_unknown_job_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_was_forgotten_for_a_while_goes_on() {
+    let world = World::new();
+    let replica = world.replica("a");
+    replica.create().await;
+    replica.hub.describe_job(Job::forgotten("job-1", None));
+    assert!(replica.latest().record().unwrap().has_ended());
+    replica.hub.describe_job(job("job-1", JobState::Running));
+    let latest = replica.latest();
+    let record = latest.record().unwrap();
+    assert_eq!((record.has_ended(), record.ended, told(&replica)), (false, None, State::Running));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_kept_of_a_record_that_is_gone() {
     let world = World::new();
     let replica = world.replica("a");

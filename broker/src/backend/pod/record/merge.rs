@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::super::container::{ContainerState, ContainerView, Termination};
 use super::super::node::NodeContact;
 use super::super::view::{Nature, Phase, View};
+use super::named::Named;
 use super::part::Part;
 use super::verdict::EndView;
 use super::{Record, Turn};
@@ -64,6 +65,7 @@ fn count(record: &Record) -> usize {
 
 fn view(bare: &View, known: &Record, left_queue: Option<Timestamp>, index: usize, turn: Turn) -> View {
     let mine = |part: &&Arc<Part>| part.index.is_some() || part.turn as usize == index + 1;
+    let is_passed = known.parts.iter().any(|part| part.index.is_none() && part.turn as usize > index + 1);
     let parts: Vec<_> = known.parts.iter().filter(mine).cloned().collect();
     let told = told(known, index);
     let end = EndView::of(known, turn);
@@ -79,9 +81,8 @@ fn view(bare: &View, known: &Record, left_queue: Option<Timestamp>, index: usize
     let created = parts.iter().filter_map(|part| part.view.created).min();
     let runs = containers.iter().any(ContainerView::has_run);
     let phase = match (turn, &known.written) {
-        (Turn::Earlier(_), _) => Phase::Failed,
         (Turn::Latest, Some(written)) if written.outcome.state == State::Succeeded => Phase::Succeeded,
-        (Turn::Latest, Some(_)) => Phase::Failed,
+        (Turn::Earlier(_), _) | (Turn::Latest, Some(_)) => Phase::Failed,
         (Turn::Latest, None) if runs => Phase::Running,
         (Turn::Latest, None) => Phase::Pending,
     };
@@ -98,7 +99,7 @@ fn view(bare: &View, known: &Record, left_queue: Option<Timestamp>, index: usize
         // A start deadline counts from here: what waits in a queue is not late.
         queued_until: created.or(left_queue),
         containers,
-        nature: Nature::Record(Arc::new(Record { parts, turn, ..known.clone() })),
+        nature: Nature::Record(Arc::new(Record { parts, turn, is_passed, ..known.clone() })),
         ..bare.clone()
     }
 }
@@ -115,32 +116,34 @@ fn containers(
     told: Option<&JobAttempt>,
     end: Option<EndView<'_>>,
 ) -> Vec<ContainerView> {
-    let mut found: Vec<ContainerView> = Vec::new();
+    let mut found = Named::default();
     for part in parts {
         for container in &part.view.containers {
             let shown = ContainerView { name: part.shown(&container.name), ..container.clone() };
-            match found.iter_mut().find(|known| known.name == shown.name) {
+            match found.get_mut(&shown.name) {
+                // A child that is tried again has another pod.
+                Some(known) if known.restarts > shown.restarts => {}
                 Some(known) => *known = shown,
                 None => found.push(shown),
             }
         }
     }
     for written in end.iter().flat_map(|end| &end.outcome().containers) {
-        match found.iter_mut().find(|known| known.name == written.container) {
-            // The last word of a pod that went may have come to another replica only.
+        match found.get_mut(&written.container) {
+            // The last word of a pod that went, or of one that followed it, may have come to another replica only.
+            Some(known) if known.restarts < written.restarts => *known = rebuilt(written),
             Some(known) if known.termination().is_none() && written.exit_code.is_some() => *known = rebuilt(written),
             Some(_) => {}
             None => found.push(rebuilt(written)),
         }
     }
-    if parts.is_empty() && found.is_empty() {
-        let ended = told.filter(|told| told.stopped.is_some() && told.started.is_some());
-        found.extend(ended.into_iter().flat_map(|told| {
-            let of = |container| of_job(told, container, &bare.policies);
-            told.containers.iter().map(of).collect::<Vec<_>>()
-        }));
+    if parts.is_empty()
+        && found.is_empty()
+        && let Some(told) = told.filter(|told| told.stopped.is_some() && told.started.is_some())
+    {
+        told.containers.iter().for_each(|container| found.push(of_job(told, container, &bare.policies)));
     }
-    found
+    found.into_vec()
 }
 
 /// A container as an outcome has it.
@@ -175,6 +178,10 @@ pub(super) fn of_job(attempt: &JobAttempt, container: &JobContainer, policies: &
             started: attempt.started,
             ended: attempt.stopped,
         }),
+        // Nobody heard how it ended, as when its node went away.
+        None if attempt.started.is_some() && attempt.stopped.is_some() && container.reason.is_empty() => {
+            ContainerState::Running { started: attempt.started }
+        }
         None => ContainerState::Waiting { reason: container.reason.clone(), message: String::new() },
     };
     ContainerView {

@@ -6,17 +6,19 @@
 //! it, the *parts*, which the hub watches by our labels.
 //!
 //! `ledger` brings the three together, `merge` makes views of them, `status` says what they mean and `verdict` how an attempt
-//! ended, which is written into the record once. `next` decides what is due for a record, and `runner` does it: `submitting` for
+//! ended, which is written into the record once. `runs` says whose lines there are to read, and whose are lost. `next` decides what is due for a record, and `runner` does it: `submitting` for
 //! a job that is to be made, `settling` for one of which nobody knows whether it was.
 
 mod ledger;
 mod merge;
+mod named;
 mod next;
 mod part;
 #[cfg(test)]
 #[path = "tests/mod.rs"]
 mod play;
 mod runner;
+mod runs;
 mod settling;
 mod status;
 mod submitting;
@@ -35,6 +37,7 @@ pub(super) use self::ledger::Ledger;
 pub(super) use self::next::Step;
 pub(super) use self::part::{Part, real_name};
 pub(super) use self::runner::Runner;
+pub(super) use self::runs::{Log, Run, UNKNOWN, runs};
 pub(super) use self::status::{Queue, queue, status};
 use super::PodSettings;
 use super::names::{DOUBT, JOB, OUTCOME, SUBMITTING};
@@ -76,6 +79,8 @@ pub(super) struct Record {
     pub(super) parts: Vec<Arc<Part>>,
     /// Which of the job's own attempts this is.
     pub(super) turn: Turn,
+    /// A pod of a later one was seen, so that no other of this one will be.
+    pub(super) is_passed: bool,
 }
 
 /// Which of a job's own attempts a view is of.
@@ -134,6 +139,12 @@ pub(super) struct Written {
     /// Those before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) earlier: Vec<Earlier>,
+    /// Of an array: how many children it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) children: Option<u32>,
+    /// Nobody knew the job any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_forgotten: bool,
 }
 
 /// One of a job's own attempts that was not the last.
@@ -167,6 +178,7 @@ impl Record {
             heard: None,
             parts: Vec::new(),
             turn: Turn::Latest,
+            is_passed: false,
         })
     }
 
@@ -195,15 +207,28 @@ impl Record {
         self.parts.iter().find(|part| part.view.uid == uid).map(|part| Arc::clone(&part.view))
     }
 
-    /// The job is over by its own word.
+    /// The job is over by its own word. One that nobody knows any more is not while a pod of it lives.
     pub(super) fn has_ended(&self) -> bool {
-        self.job.as_ref().is_some_and(|job| matches!(job.state, JobState::Succeeded | JobState::Failed))
+        let Some(job) = &self.job else { return false };
+        let lives = || self.parts.iter().any(|part| !part.has_said_all());
+        matches!(job.state, JobState::Succeeded | JobState::Failed) && !(job.is_forgotten() && lives())
     }
 
     /// The job has children, which have pods each.
     pub(super) fn is_array(&self) -> bool {
-        self.parts.iter().any(|part| part.index.is_some())
-            || self.job.as_ref().is_some_and(|job| job.children.is_some())
+        self.size().is_some() || self.parts.iter().any(|part| part.index.is_some())
+    }
+
+    /// How many children the job has, if it is known to have any.
+    pub(super) fn size(&self) -> Option<u32> {
+        let children = self.job.as_ref().and_then(|job| job.children.as_ref());
+        let told = children.map(|children| children.iter().map(|(_, count)| count).sum());
+        told.or_else(|| self.written.as_ref()?.children)
+    }
+
+    /// A container may have run of which no more is known than that.
+    pub(super) fn may_have_run(&self) -> bool {
+        self.written.as_ref().is_some_and(|written| written.is_forgotten || written.started.is_some())
     }
 }
 

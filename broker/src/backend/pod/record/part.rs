@@ -7,10 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::super::carrier::Carrier;
-use super::super::container::ContainerView;
 use super::super::names::{ATTEMPT_LABEL, EXECUTION_LABEL};
 use super::super::view::{Nature, Presence, View};
-use super::Record;
 
 /// <https://docs.aws.amazon.com/batch/latest/userguide/job_env_vars.html>
 const JOB_ID: &str = "AWS_BATCH_JOB_ID";
@@ -106,10 +104,17 @@ impl Part {
     /// How one of its containers is called in events, cursors and outcomes. A container's name is a DNS label, so the slash is
     /// unambiguous.
     pub(in crate::backend::pod) fn shown(&self, container: &str) -> String {
+        #[cfg(test)]
+        super::named::work::add();
         match self.index {
             Some(index) => format!("{index}/{container}"),
             None => container.to_owned(),
         }
+    }
+
+    /// The restart that the first run of its containers is told as.
+    pub(super) fn first_run(&self) -> u32 {
+        if self.index.is_some() { self.turn - 1 } else { 0 }
     }
 
     /// Nothing more is to come from its status.
@@ -129,14 +134,4 @@ impl Part {
 /// The name that a container has in its pod.
 pub(in crate::backend::pod) fn real_name(shown: &str) -> &str {
     shown.rsplit('/').next().unwrap_or(shown)
-}
-
-impl Record {
-    /// The part and the container in it that is shown under that name, at that restart.
-    pub(in crate::backend::pod) fn find(&self, shown: &str) -> Option<(&Arc<Part>, &ContainerView)> {
-        self.parts.iter().rev().find_map(|part| {
-            let container = part.view.containers.iter().find(|container| part.shown(&container.name) == shown)?;
-            Some((part, container))
-        })
-    }
 }

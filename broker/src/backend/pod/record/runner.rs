@@ -37,6 +37,9 @@ const END_AGAIN: SignedDuration = SignedDuration::from_secs(15);
 /// What could not be done is left alone for so long.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// What must be done is tried again ever more slowly, but no more slowly than this.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
 /// A record's uid before it has one: a plan is about the shape only.
 const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -214,8 +217,12 @@ impl Runner {
             let runner = Arc::clone(self);
             self.spawn(async move {
                 warn!(job = id, "the record of a job was deleted; ending the job");
-                if let Err(error) = runner.jobs.end(&id, "podbroker: the record of this job was deleted").await {
+                // Nothing in the cluster tells of this job any more, so nobody else would do it.
+                let mut pause = PAUSE;
+                while let Err(error) = runner.jobs.end(&id, "podbroker: the record of this job was deleted").await {
                     warn!(job = id, error = &error as &dyn std::error::Error, "a job without a record runs on");
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(1.0..1.5))).await;
+                    pause = LONGEST_PAUSE.min(pause * 2);
                 }
             });
         }

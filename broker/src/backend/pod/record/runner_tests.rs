@@ -8,10 +8,12 @@ use crate::backend::job::{Job, JobState};
 const NOTHING: [Step; 0] = [];
 const JOB: &str = "podbroker.io/job";
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with what may be absent")]
 fn failed(class: &str) -> Option<(String, Option<String>)> {
     Some(("FAILED".to_owned(), Some(class.to_owned())))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "compared with what may be absent")]
 fn cancelled() -> Option<(String, Option<String>)> {
     Some(("CANCELLED".to_owned(), Some("CANCELLED_BY_CALLER".to_owned())))
 }
@@ -350,6 +352,20 @@ async fn a_record_that_vanishes_takes_its_job_along() {
     assert!(replica.attempts().is_none());
     replica.turn().await;
     assert_eq!((world.batch.ended(), world.batch.followed()), (vec!["job-1".to_owned()], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_job_without_a_record_is_asked_for_until_it_is_granted() {
+    let world = World::new();
+    let replica = made(&world).await;
+    world.batch.fail_ends(9);
+    world.delete(true);
+    replica.hear().await;
+    let before = tokio::time::Instant::now();
+    replica.turn().await;
+    assert_eq!(world.batch.ended(), ["job-1"]);
+    // Ever more slowly, but never for good.
+    assert!((1_000..2_000).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

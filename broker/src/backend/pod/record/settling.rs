@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::super::names::{DOUBT, JOB, SUBMITTING};
 use super::super::view::View;
 use super::runner::{Runner, key, latest_of, text};
+use super::submitting::hindrance;
 use super::{Doubt, Made, Record, Submitting};
 use crate::backend::job::{Job, JobState};
 use crate::error::Error;
@@ -37,7 +38,7 @@ impl Runner {
         if let Some((oldest, rest)) = found.split_first() {
             return self.adopt(&view, doubt, oldest, rest).await;
         }
-        match self.hindrance(&view, self.api.clock().now()) {
+        match hindrance(&view, self.api.clock().now()) {
             Some((class, message)) => self.close(&view, class, message).await,
             None => self.submit(view).await,
         }

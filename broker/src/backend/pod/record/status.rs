@@ -60,7 +60,7 @@ fn state(view: &View, record: &Record) -> State {
 }
 
 /// What holds a job back before it has a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::backend::pod) enum Queue<'a> {
     /// It is not made yet.
     Submitting,
@@ -88,7 +88,11 @@ pub(in crate::backend::pod) fn queue(view: &View) -> Option<Queue<'_>> {
 pub(super) fn have_said_all(record: &Record) -> bool {
     let Some(job) = &record.job else { return false };
     let is_seen = |name: &str| record.parts.iter().any(|part| part.view.pod_name == name);
-    let never_met = job.attempts.last().is_some_and(|last| !last.pod_name.is_empty() && !is_seen(&last.pod_name));
+    let has_run = job.children.is_none() && (job.state == JobState::Succeeded || job.started.is_some());
+    let never_met = match job.attempts.last() {
+        Some(last) => !last.pod_name.is_empty() && !is_seen(&last.pod_name),
+        None => has_run && record.parts.is_empty(),
+    };
     let children = job.children.as_ref().map(|all| {
         let pods = all.iter().filter(|(state, _)| matches!(state, JobState::Succeeded | JobState::Failed));
         pods.map(|(_, count)| *count as usize).sum::<usize>()

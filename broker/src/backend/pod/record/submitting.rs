@@ -101,7 +101,7 @@ impl Runner {
             return Ok(Turn::Done);
         }
         let now = self.api.clock().now();
-        if let Some((class, message)) = self.hindrance(&view, now) {
+        if let Some((class, message)) = hindrance(&view, now) {
             self.close(&view, class, message).await;
             return Ok(Turn::Done);
         }
@@ -120,21 +120,6 @@ impl Runner {
             // Somebody has written something else. Whether it is still ours stands in the record.
             None => Err(Error::NotInStep { target: self.settings.target.to_string() }),
         }
-    }
-
-    /// Why no job is made any more, if there is none.
-    pub(super) fn hindrance(&self, view: &View, now: jiff::Timestamp) -> Option<(FailureClass, String)> {
-        if let Some(intent) = &view.cancel {
-            return Some((intent.class, intended(intent)));
-        }
-        if view.delete_requested.is_some() {
-            let message = "somebody deleted the record of the job before the job was made".to_owned();
-            return Some((FailureClass::PodDeleted, message));
-        }
-        (now > view.submit_before).then(|| {
-            let message = format!("the job could not be made before {} (submit_before)", view.submit_before);
-            (FailureClass::Broker, message)
-        })
     }
 
     async fn ask(&self, view: &View, workload: &Workload) -> Result<Submission, Error> {
@@ -221,4 +206,19 @@ impl Runner {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Why no job is made any more, if there is none.
+pub(super) fn hindrance(view: &View, now: jiff::Timestamp) -> Option<(FailureClass, String)> {
+    if let Some(intent) = &view.cancel {
+        return Some((intent.class, intended(intent)));
+    }
+    if view.delete_requested.is_some() {
+        let message = "somebody deleted the record of the job before the job was made".to_owned();
+        return Some((FailureClass::PodDeleted, message));
+    }
+    (now > view.submit_before).then(|| {
+        let message = format!("the job could not be made before {} (submit_before)", view.submit_before);
+        (FailureClass::Broker, message)
+    })
 }

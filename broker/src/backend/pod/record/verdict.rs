@@ -68,6 +68,8 @@ pub(super) fn judge(views: &[&View], now: Timestamp) -> Option<Written> {
         at: now,
         pod: pod_name(latest, record, before.len()),
         earlier: earlier.collect(),
+        children: record.size(),
+        is_forgotten: job.is_forgotten(),
     })
 }
 
@@ -77,7 +79,8 @@ pub(super) fn without_job(class: FailureClass, message: String, now: Timestamp) 
     let message = cut(message);
     let outcome =
         Outcome { state, class: Some(class), reason: String::new(), message, containers: vec![], exit_code: None };
-    Written { outcome, started: None, ended: Some(now), at: now, pod: PodName::default(), earlier: Vec::new() }
+    let (pod, earlier) = (PodName::default(), Vec::new());
+    Written { outcome, started: None, ended: Some(now), at: now, pod, earlier, children: None, is_forgotten: false }
 }
 
 /// The end of a record that went before anything was written into it.
@@ -122,12 +125,15 @@ fn outcome(view: &View, record: &Record, job: &Job) -> Outcome {
         let class = class.unwrap_or(FailureClass::Application);
         match (&view.cancel, class) {
             (Some(intent), class) if job.is_terminated && intent.class == class => intended(intent),
+            (_, FailureClass::PodDeleted) if job.is_forgotten() => words.to_owned(),
             (_, FailureClass::PodDeleted) if job.is_terminated => format!("somebody terminated the job: {words}"),
             _ => with_words(view, class, words),
         }
     };
     let mut outcome = finished(view, told, class, words, sentence);
-    if let (Some(children), Some(_)) = (&job.children, class) {
+    if let (Some(children), Some(_)) = (&job.children, class)
+        && !job.is_forgotten()
+    {
         let all: u32 = children.iter().map(|(_, count)| count).sum();
         let failed: u32 = children.iter().filter(|(state, _)| *state == JobState::Failed).map(|(_, count)| count).sum();
         outcome.message = format!("{failed} of {all} children failed: {}", outcome.message);
@@ -150,7 +156,11 @@ fn class(view: &View, record: &Record, job: &Job) -> FailureClass {
         _ if job.is_terminated => return FailureClass::PodDeleted,
         _ => {}
     }
-    by_pods(record).or_else(|| by_words(words, told)).unwrap_or(FailureClass::Application)
+    // Of a job that nobody knows any more only its pods may know how it ended.
+    let is_lost =
+        || job.is_forgotten() && !record.parts.iter().any(|part| by_pod(part) == Some(FailureClass::Application));
+    let unknown = || if is_lost() { FailureClass::PodDeleted } else { FailureClass::Application };
+    by_pods(record).or_else(|| by_words(words, told)).unwrap_or_else(unknown)
 }
 
 /// What the pods say, if that is more than that a program failed.

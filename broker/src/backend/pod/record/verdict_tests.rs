@@ -43,6 +43,8 @@ fn success_is_the_jobs_to_say() {
     assert_eq!((unseen.outcome.exit_code, unseen.pod.name.as_str()), (Some(0), "p"));
 }
 
+type Case = (&'static str, Job, Vec<Value>, FailureClass, Option<i32>);
+
 #[test]
 fn the_table_of_failures() {
     use FailureClass::{Application, Deadline, Evicted, ImagePull, NodeLost, OutOfMemory, PodDeleted, SpotInterrupted};
@@ -62,7 +64,7 @@ fn the_table_of_failures() {
         containers: vec![JobContainerOf::main(Some(137), "OOMKilled")],
         ..attempt("p", Some(137), exited)
     };
-    let cases: Vec<(&str, Job, Vec<Value>, FailureClass, Option<i32>)> = vec![
+    let cases: Vec<Case> = vec![
         ("exit code", failed(exited, one(3)), vec![p(ends(3, "Error"))], Application, Some(3)),
         ("exit code by the job", failed(exited, one(3)), vec![], Application, Some(3)),
         ("exit code of a pod that was not heard", failed(exited, one(3)), vec![p(runs())], Application, Some(3)),
@@ -131,6 +133,39 @@ fn an_intent_counts_if_the_job_was_ended_by_it() {
     late["class"] = json!("START_DEADLINE");
     let outcome = judged(&[("cancel", late)], end(true), &[]).outcome;
     assert_eq!((outcome.state, outcome.class), (State::Failed, Some(FailureClass::StartDeadline)));
+}
+
+#[test]
+fn of_a_job_that_nobody_knows_any_more_only_its_pods_know_how_it_ended() {
+    let forgotten = || Job::forgotten("job-1", Some(job("job-1", JobState::Running)));
+    let written = judged(&[], forgotten(), &[]);
+    let outcome = &written.outcome;
+    assert_eq!((outcome.state, outcome.class), (State::Failed, Some(FailureClass::PodDeleted)));
+    assert!(outcome.message.starts_with("AWS Batch does not know this job any more"), "{}", outcome.message);
+    assert!(written.is_forgotten);
+    // Only the job can say that it succeeded.
+    let done = of(forgotten(), &[p(ends(0, "Completed"))]);
+    assert_eq!((done.class, done.exit_code), (Some(FailureClass::PodDeleted), Some(0)));
+    let failed = of(forgotten(), &[p(ends(3, "Error"))]);
+    assert_eq!((failed.class, failed.exit_code), (Some(FailureClass::Application), Some(3)));
+    let array = Job { children: Some(vec![(JobState::Runnable, 5)]), ..job("job-1", JobState::Pending) };
+    let array = of(Job::forgotten("job-1", Some(array)), &[]);
+    assert!(array.message.starts_with("AWS Batch does not know"), "{}", array.message);
+    // It may have run, so another attempt is not for free.
+    let bare = record(&PolicyRequest::default(), &[("outcome-is", serde_json::to_value(&written).unwrap())]);
+    assert!(views(bare, None, &[])[0].record().unwrap().may_have_run());
+}
+
+#[test]
+fn a_job_that_nobody_knows_any_more_has_not_ended_while_a_pod_of_it_lives() {
+    let of = |job, pods: &[Value]| {
+        let views = views(record(&PolicyRequest::default(), &[]), Some(job), pods);
+        judge(&views.iter().collect::<Vec<_>>(), at(40)).is_some()
+    };
+    let forgotten = || Job::forgotten("job-1", None);
+    assert!(!of(forgotten(), &[p(runs())]));
+    assert!(of(forgotten(), &[p(ends(0, "Completed"))]));
+    assert!(of(job("job-1", JobState::Failed), &[p(runs())]));
 }
 
 #[test]

@@ -168,8 +168,13 @@ impl Watcher {
         }
         if self.options.logs == LogMode::Lines {
             for view in attempts.iter() {
-                events.extend(self.miss_instances(view));
-                self.begin_reading(view);
+                match view.record() {
+                    Some(record) => events.extend(self.read_runs(view, record)),
+                    None => {
+                        events.extend(self.miss_instances(view));
+                        self.begin_reading(view);
+                    }
+                }
             }
         }
         if self.has_most() && self.cursor.add_notice(TOO_MANY) {

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Happened, Watcher};
 use crate::backend::pod::place::{LogStart, Place, ReadMode};
-use crate::backend::pod::record::real_name;
+use crate::backend::pod::record::{Log, Record, Run, UNKNOWN, real_name, runs};
 use crate::backend::pod::view::{ContainerState, ContainerView, View};
 use crate::execution::{
-    Completeness, Event, EventKind, Follow, Gap, GapReason, Instance, InstancePosition, Position, StreamKey,
+    Completeness, ContainerRole, Event, EventKind, Follow, Gap, GapReason, Instance, InstancePosition, Position,
+    StreamKey,
 };
 
 /// More than any pod has; half of what a cursor may name.
@@ -33,30 +34,48 @@ pub(super) struct Open {
 impl Watcher {
     /// Starts to read each wanted instance that has run and was not begun yet.
     pub(super) fn begin_reading(&mut self, view: &Arc<View>) {
-        if let Some(record) = view.record() {
-            for part in &record.parts {
-                for container in &part.view.containers {
-                    let shown = part.shown(&container.name);
-                    // That it has run may be known from the job only.
-                    let known = view.container(&shown).filter(|known| known.restarts == container.restarts);
-                    let key =
-                        StreamKey { attempt: part.view.attempt, container: shown.clone(), restart: container.restarts };
-                    if self.wants_named(&shown, known.unwrap_or(container)) && self.has_room(&key) {
-                        self.begin_instance(&part.view, container, &shown, container.restarts);
-                    }
-                }
-            }
-            return;
-        }
         for container in &view.containers {
             if !self.wants(container) {
                 continue;
             }
             // The kubelet keeps the instance before the latest one too.
             for restart in container.restarts.saturating_sub(1)..=container.restarts {
-                self.begin_instance(view, container, &container.name, restart);
+                self.begin_instance(view, container.role, &container.name, restart);
             }
         }
+    }
+
+    /// The same for the containers of a job, which are in pods of their own. Also says of what ran in pods that nobody can read
+    /// any more that its lines are lost.
+    pub(super) fn read_runs(&mut self, view: &View, record: &Record) -> Vec<Event> {
+        let mut events = Vec::new();
+        let heard: Vec<_> = self.cursor.streams.iter().filter(|(key, _)| key.attempt == view.attempt).collect();
+        let heard: Vec<_> = heard.iter().map(|(key, _)| (key.container.as_str(), key.restart)).collect();
+        for Run { container, restart, role, log } in runs(view, record, &heard) {
+            let key = StreamKey { attempt: view.attempt, container, restart };
+            let is_unknown = matches!(&log, Log::Lost(..)) && real_name(&key.container) == UNKNOWN;
+            if !(self.is_named(&key.container) || is_unknown) || self.begun.contains(&key) || !self.has_room(&key) {
+                continue;
+            }
+            match log {
+                Log::Of(pod) => self.begin_instance(&pod, role, &key.container, restart),
+                Log::Lost(reason, message) => {
+                    let is_read = self.cursor.stream(&key).position == Position::Complete;
+                    if !is_read && self.misses() && self.begun.insert(key.clone()) {
+                        let (attempt, container) = (view.attempt, key.container.clone());
+                        let instance = Instance { attempt, container, restart, role };
+                        events.extend(self.cut(&key, instance, reason, message));
+                    }
+                }
+            }
+        }
+        events
+    }
+
+    /// Who wants the latest lines, or what there is now, misses nothing.
+    fn misses(&self) -> bool {
+        let options = &self.options;
+        options.follow == Follow::UntilTheEnd && options.tail_lines.is_none() && options.since.is_none()
     }
 
     /// Whether one more instance can be followed. A cursor names all of them, and an array may have thousands.
@@ -74,12 +93,8 @@ impl Watcher {
     /// last of them.
     pub(super) fn miss_instances(&mut self, view: &View) -> Vec<Event> {
         let mut events = Vec::new();
-        // Who wants the latest lines, or what there is now, misses nothing.
-        if self.options.follow == Follow::SoFar || self.options.tail_lines.is_some() || self.options.since.is_some() {
+        if !self.misses() {
             return events;
-        }
-        if view.record().is_some() {
-            return self.miss_pods(view);
         }
         for container in &view.containers {
             let Some(restart) = container.restarts.checked_sub(2).filter(|_| self.wants(container)) else { continue };
@@ -100,46 +115,23 @@ impl Watcher {
         events
     }
 
-    /// Says of containers that have run in pods of which nobody knows any more that their lines are lost.
-    fn miss_pods(&mut self, view: &View) -> Vec<Event> {
-        let mut events = Vec::new();
-        let Some(record) = view.record() else { return events };
-        // Who has had them is told nothing; of one that has not ended a pod may yet be seen.
-        let ended = view.containers.iter().filter(|container| view.is_terminal() && container.has_run());
-        for container in ended.filter(|container| record.find(&container.name).is_none()) {
-            let key =
-                StreamKey { attempt: view.attempt, container: container.name.clone(), restart: container.restarts };
-            let is_read = self.cursor.stream(&key).position == Position::Complete;
-            if !self.wants(container) || is_read || !self.begun.insert(key.clone()) {
-                continue;
-            }
-            let (attempt, restart, role) = (view.attempt, container.restarts, container.role);
-            let instance = Instance { attempt, container: container.name.clone(), restart, role };
-            let message = "the job's pod was gone before its log was read to the end".to_owned();
-            events.extend(self.cut(&key, instance, GapReason::PodDeleted, message));
-        }
-        events
-    }
-
     pub(super) fn wants(&self, container: &ContainerView) -> bool {
-        self.wants_named(&container.name, container)
+        self.is_named(&container.name) && !container.is_hidden() && container.has_run()
     }
 
     /// A caller that names a container of an array's children means that of each child, or that of one by its whole name.
-    fn wants_named(&self, shown: &str, container: &ContainerView) -> bool {
+    fn is_named(&self, shown: &str) -> bool {
         let wanted = &self.options.containers;
-        let is_named = wanted.is_empty() || wanted.iter().any(|name| name == shown || name == real_name(shown));
-        is_named && !container.is_hidden() && container.has_run()
+        wanted.is_empty() || wanted.iter().any(|name| name == shown || name == real_name(shown))
     }
 
     /// `shown` is what the container is called to callers.
-    pub(super) fn begin_instance(&mut self, view: &Arc<View>, container: &ContainerView, shown: &str, restart: u32) {
+    pub(super) fn begin_instance(&mut self, view: &Arc<View>, role: ContainerRole, shown: &str, restart: u32) {
         let key = StreamKey { attempt: view.attempt, container: shown.to_owned(), restart };
         let position = self.cursor.stream(&key);
         if position.position == Position::Complete || self.is_stopped || !self.begun.insert(key.clone()) {
             return;
         }
-        let role = container.role;
         let instance = Instance { attempt: view.attempt, container: shown.to_owned(), restart, role };
         let with_cursor = position != InstancePosition::default();
         let start = LogStart {

@@ -256,8 +256,8 @@ impl World {
         let path = format!("/api/v1/namespaces/n/configmaps/{name}");
         cluster.answer(&Method::DELETE, &path, &json!({}));
         if by_force {
-            let patch = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["podbroker.io/outcome"] } });
-            cluster.answer(&Method::PATCH, &path, &patch);
+            let without = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["podbroker.io/outcome"] } });
+            cluster.answer(&Method::PATCH, &path, &without);
         }
     }
 
