@@ -8,27 +8,30 @@ use podbroker_client::proto;
 use super::Failure;
 use super::parse::pair;
 
+/// What says what a pod is; beside one of these an option of a job means nothing.
+const OF_A_POD: [&str; 6] = ["file", "image", "env", "command", "name", "entrypoint"];
+
 /// A job from a job definition, at a target with AWS Batch.
 #[derive(Args, Debug)]
 #[expect(clippy::struct_field_names, reason = "the names of the options")]
 pub(crate) struct BatchArgs {
     /// Run a job of AWS Batch from this definition instead of a pod: name, name:revision or ARN
-    #[arg(long, value_name = "DEFINITION", conflicts_with_all = ["file", "image", "env", "command", "name", "entrypoint"])]
+    #[arg(long, value_name = "DEFINITION", conflicts_with_all = OF_A_POD)]
     batch_definition: Option<String>,
     /// The job's queue [default: the target's]
-    #[arg(long, value_name = "QUEUE", requires = "batch_definition")]
+    #[arg(long, value_name = "QUEUE", requires = "batch_definition", conflicts_with_all = OF_A_POD)]
     batch_queue: Option<String>,
     /// A value for a placeholder of the definition; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, requires = "batch_definition")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, requires = "batch_definition", conflicts_with_all = OF_A_POD)]
     batch_parameter: Vec<(String, String)>,
     /// Run it as an array of so many children
-    #[arg(long, value_name = "SIZE", value_parser = clap::value_parser!(i32).range(2..=10_000), requires = "batch_definition")]
+    #[arg(long, value_name = "SIZE", value_parser = clap::value_parser!(i32).range(2..=10_000), requires = "batch_definition", conflicts_with_all = OF_A_POD)]
     batch_array: Option<i32>,
     /// Let AWS Batch make up to so many attempts; excludes --retry-infra
-    #[arg(long, value_name = "ATTEMPTS", value_parser = clap::value_parser!(i32).range(1..=10), requires = "batch_definition")]
+    #[arg(long, value_name = "ATTEMPTS", value_parser = clap::value_parser!(i32).range(1..=10), requires = "batch_definition", conflicts_with_all = OF_A_POD)]
     batch_attempts: Option<i32>,
     /// A file with `eksPropertiesOverride` as JSON
-    #[arg(long, value_name = "FILE", requires = "batch_definition")]
+    #[arg(long, value_name = "FILE", requires = "batch_definition", conflicts_with_all = OF_A_POD)]
     batch_override: Option<PathBuf>,
 }
 

@@ -589,7 +589,8 @@ pub enum ResultSource {
     Sidecar = 2,
     /// The file is the deciding container's termination message: no extra container, at most 4 KiB. The file is a bind
     /// mount, so a program must write to it in place; renaming another file over it fails. Needs exactly one deciding
-    /// container.
+    /// container. Where the execution is a job of AWS Batch, the file is `/dev/termination-log`, this is the only source, and
+    /// of several containers the first one's message counts.
     TerminationMessage = 3,
 }
 impl ResultSource {

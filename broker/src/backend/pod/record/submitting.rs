@@ -130,7 +130,11 @@ impl Runner {
         // Nobody looks for it before it must have arrived.
         match tokio::time::timeout(self.records.settle / 3, self.jobs.submit(&work)).await {
             Ok(submission) => Ok(submission),
-            Err(_) => Ok(Submission::Unknown(Error::bug("the submit of a job was not answered in time"))),
+            Err(late) => Ok(Submission::Unknown(Error::Backend {
+                target: self.settings.target.to_string(),
+                operation: "submit a job",
+                source: late.into(),
+            })),
         }
     }
 
