@@ -13,7 +13,7 @@ use crate::checks::Checks;
 use crate::convert;
 use crate::error::to_exception;
 use crate::process::{Owned, Process};
-use crate::request::{self, Arguments, Group, Policies, Target};
+use crate::request::{self, Arguments, BatchWorkload, Group, Policies, Target};
 use crate::watch::Watch;
 use crate::watch_many::WatchMany;
 
@@ -80,14 +80,15 @@ impl Client {
         drop(self.shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    #[pyo3(signature = (*, target, execution_id, pod, submit_before, labels, policies, group, required_features,
+    #[pyo3(signature = (*, target, execution_id, pod, batch, submit_before, labels, policies, group, required_features,
         validate_only, must_exist))]
     #[expect(clippy::too_many_arguments, reason = "the keyword arguments of Python")]
     fn submit(
         slf: Py<Self>,
         target: Target,
         execution_id: String,
-        pod: Vec<u8>,
+        pod: Option<Vec<u8>>,
+        batch: Option<BatchWorkload>,
         submit_before: Option<Bound<'_, PyAny>>,
         labels: HashMap<String, String>,
         policies: Option<Policies>,
@@ -96,13 +97,11 @@ impl Client {
         validate_only: bool,
         must_exist: bool,
     ) -> PyResult<Call> {
-        let manifest = proto::pod_workload::Manifest::Json(pod);
-        let pod = proto::PodWorkload { manifest: Some(manifest) };
         let request = proto::SubmitExecutionRequest {
             target: Some(target.into()),
             execution_id,
             submit_before: submit_before.map(|time| request::timestamp("submit_before", &time)).transpose()?,
-            workload: Some(proto::Workload { workload: Some(proto::workload::Workload::Pod(pod)) }),
+            workload: Some(request::workload(pod, batch)?),
             labels: labels.into_iter().collect(),
             policies: policies.map(TryInto::try_into).transpose()?,
             group: group.map(TryInto::try_into).transpose()?,

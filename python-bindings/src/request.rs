@@ -1,5 +1,6 @@
 //! What Python hands in, as the contract's messages.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +29,57 @@ impl From<Target> for proto::TargetSelector {
         };
         Self { selector: Some(selector) }
     }
+}
+
+/// `podbroker.BatchWorkload`.
+#[derive(FromPyObject)]
+pub(crate) struct BatchWorkload {
+    job_definition: String,
+    job_queue: String,
+    parameters: HashMap<String, String>,
+    eks_properties_override_json: Vec<u8>,
+    array_size: Option<i32>,
+    depends_on_job_ids: Vec<String>,
+    share_identifier: String,
+    scheduling_priority: Option<i32>,
+    attempts: Option<i32>,
+    evaluate_on_exit_json: Vec<u8>,
+    attempt_timeout: Option<Duration>,
+    tags: HashMap<String, String>,
+}
+
+impl TryFrom<BatchWorkload> for proto::BatchWorkload {
+    type Error = PyErr;
+
+    fn try_from(workload: BatchWorkload) -> PyResult<Self> {
+        Ok(Self {
+            job_definition: workload.job_definition,
+            job_queue: workload.job_queue,
+            parameters: workload.parameters,
+            eks_properties_override_json: workload.eks_properties_override_json,
+            array_size: workload.array_size.unwrap_or_default(),
+            depends_on_job_ids: workload.depends_on_job_ids,
+            share_identifier: workload.share_identifier,
+            scheduling_priority: workload.scheduling_priority.unwrap_or_default(),
+            attempts: workload.attempts.unwrap_or_default(),
+            evaluate_on_exit_json: workload.evaluate_on_exit_json,
+            attempt_timeout: workload.attempt_timeout.map(duration).transpose()?,
+            tags: workload.tags,
+        })
+    }
+}
+
+/// What to run: exactly one of the two, the manifest of a pod as JSON or a job.
+pub(crate) fn workload(pod: Option<Vec<u8>>, batch: Option<BatchWorkload>) -> PyResult<proto::Workload> {
+    let workload = match (pod, batch) {
+        (Some(json), None) => {
+            let manifest = proto::pod_workload::Manifest::Json(json);
+            proto::workload::Workload::Pod(proto::PodWorkload { manifest: Some(manifest) })
+        }
+        (None, Some(batch)) => proto::workload::Workload::Batch(batch.try_into()?),
+        _ => return Err(PyValueError::new_err("exactly one of pod and batch says what to run")),
+    };
+    Ok(proto::Workload { workload: Some(workload) })
 }
 
 /// `podbroker.Policies`.

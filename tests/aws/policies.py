@@ -1,18 +1,29 @@
-"""What policies allow: Effect, Action and Resource with wildcards, and conditions of the kind StringLike."""
+"""What policies allow: Effect, Action and Resource with wildcards, and conditions on strings and truths.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
+"""
 
 from __future__ import annotations
 
 import json
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .refusals import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .signatures import Caller
     from .state import State
+
+
+#: Whether a value of the request is one of the policy's.
+_OPERATORS: Final[dict[str, Callable[[str, str], bool]]] = {
+    "StringEquals": lambda value, wanted: value == wanted,
+    "StringLike": fnmatchcase,
+    "Bool": lambda value, wanted: value.lower() == wanted.lower(),
+}
 
 
 def allows(
@@ -46,14 +57,19 @@ def authorize(
 
 
 def _holds(condition: Mapping[str, Any], context: Mapping[str, str]) -> bool:
-    """What no request tells does not hold."""
-    if unknown := set(condition) - {"StringLike"}:
-        raise ValueError(f"conditions of the kind {unknown} are not played here")
-    wanted = condition.get("StringLike", {})
-    return all(
-        key in context and any(fnmatchcase(context[key], one) for one in _list(values))
-        for key, values in wanted.items()
-    )
+    """What a request does not tell does not hold, but for the operators that say so; names of keys have no case."""
+    told = {key.lower(): value for key, value in context.items()}
+    for kind, wanted in condition.items():
+        name = kind.removesuffix("IfExists")
+        if name not in _OPERATORS:
+            raise ValueError(f"conditions of the kind {kind} are not played here")
+        for key, values in wanted.items():
+            value = told.get(key.lower())
+            if value is None and name == kind:
+                return False
+            if value is not None and not any(_OPERATORS[name](value, one) for one in _list(values)):
+                return False
+    return True
 
 
 def _list(value: Any) -> list[Any]:  # noqa: ANN401  JSON

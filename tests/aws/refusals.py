@@ -21,6 +21,14 @@ _EKS_CODES = {
     "Throttling": "ThrottlingException",
 }
 
+#: Batch speaks as EKS does, but for what its model says.
+#: https://docs.aws.amazon.com/batch/latest/APIReference/CommonErrors.html
+_BATCH_CODES = {
+    **_EKS_CODES,
+    "ServiceUnavailable": "ServerException",
+    "Throttling": "TooManyRequestsException",
+}
+
 #: And another one in S3, with statuses of its own.
 #: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _S3_CODES = {
@@ -66,6 +74,14 @@ def eks_error(refused: Refused) -> Answer:
     code = _EKS_CODES.get(refused.code, refused.code)
     answer = json_answer({"message": refused.message}, status=429 if code == "ThrottlingException" else refused.status)
     return Answer(status=answer.status, body=answer.body, headers={**answer.headers, "x-amzn-ErrorType": code})
+
+
+def batch_error(refused: Refused) -> Answer:
+    """An error of Batch."""
+    code = _BATCH_CODES.get(refused.code, refused.code)
+    status = {"TooManyRequestsException": 429, "ServerException": 500}.get(code, refused.status)
+    answer = json_answer({"message": refused.message}, status=status)
+    return Answer(status=status, body=answer.body, headers={**answer.headers, "x-amzn-ErrorType": code})
 
 
 def s3_error(refused: Refused) -> Answer:

@@ -1,7 +1,7 @@
-"""The listeners: STS, EKS and S3 over plain HTTP, the proxy that ends TLS in STS's name, and the control API.
+"""The listeners: STS, EKS, S3 and Batch over plain HTTP, the proxy that ends TLS in STS's name, and the control API.
 
 Control, JSON over HTTP: `PUT /config` and `GET /config`, `PUT /faults`, `POST /expire` with `{"role": ARN or null}`,
-`GET` and `DELETE /calls`, `GET /held`, `GET /secrets`, `POST /reset`.
+`GET` and `DELETE /calls`, `GET /held`, `GET /secrets`, `POST /reset`; `/batch/...` is in the package `batch`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
 from . import eks, s3, sts
+from .batch import wire as batch
+from .batch.control import control as control_batch
 from .refusals import Answer, Refused, eks_error, json_answer, s3_error, sts_error
 from .signatures import Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from typing import Self
 
     from .state import State
 
 #: Who is connected and says nothing for this many seconds is let go.
 _IDLE: Final = 120.0
+
+#: What listens.
+NAMES: Final = ("sts", "eks", "s3", "batch", "proxy", "control")
 
 #: An outage as the services tell of it.
 _FAULTS: Final = {
@@ -52,6 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
     timeout = _IDLE
+    #: Head and body are two writes, and the second would wait 40 ms for the client to acknowledge the first.
+    disable_nagle_algorithm = True
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """The Date header tells the doubles' time: clients measure their own clock by it."""
@@ -125,6 +133,22 @@ class _S3(_Handler):
             return s3_error(refused)
 
 
+class _Batch(_Handler):
+    def respond(self, request: Request) -> Answer | None:
+        state, action = self.server.state, batch.action_of(request)
+        call: dict[str, Any] = {"service": "batch", "action": action, "presigned": False}
+        try:
+            return _act(call, state, lambda: batch.answer(request, state, call))
+        except Refused as refused:
+            return batch.error(refused, state, action)
+        except Exception as error:
+            # A client would only see its connection end.
+            state.batch.violate([f"{action}: {error!r}"])
+            raise
+        finally:
+            state.batch.counts.add(action, call["outcome"])
+
+
 def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # noqa: ANN401  a function without arguments
     call |= {"time": state.now().timestamp(), "outcome": "OK"}
     try:
@@ -132,10 +156,12 @@ def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # n
         if fault == "reset":
             call["outcome"] = "reset"
             return None
-        if fault is not None:
+        if fault in _FAULTS:
             code, message, status = _FAULTS[fault]
             raise Refused(code, message, status=status)  # noqa: TRY301  noted like any other
-        made: Answer = answer()
+        made: Answer | None = answer()
+        if fault == "lost_answer":
+            call["outcome"], made = "lost_answer", None
     except Refused as refused:
         call["outcome"] = refused.code
         raise
@@ -144,7 +170,7 @@ def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # n
     finally:
         state.note(call)
         shown = {key: value for key, value in call.items() if key not in ("policy", "tags") and value is not None}
-        print(json.dumps(shown), flush=True)
+        state.say(json.dumps(shown))
 
 
 class _Control(_Handler):
@@ -154,7 +180,12 @@ class _Control(_Handler):
             value = json.loads(request.body) if request.body else None
         except ValueError as error:
             return json_answer({"error": str(error)}, status=HTTPStatus.BAD_REQUEST)
-        return _control(state, f"{request.method} {request.target}", value)
+        if not request.target.startswith("/batch/"):
+            return _control(state, f"{request.method} {request.target}", value)
+        try:
+            return json_answer(control_batch(state.batch, request.method, request.target, value))
+        except (KeyError, ValueError) as error:
+            return json_answer({"error": repr(error)}, status=HTTPStatus.BAD_REQUEST)
 
 
 def _control(state: State, what: str, value: Any) -> Answer:  # noqa: ANN401  JSON
@@ -200,11 +231,44 @@ class _Inner(_Sts):
 
 
 def serve(state: State, ports: Mapping[str, int], *, certificate: Path, key: Path) -> None:
-    """Listens on the ports `sts`, `eks`, `s3`, `proxy` and `control` for ever; control comes when all others listen."""
+    """Listens on the ports that `NAMES` says for ever; control comes when all others listen."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     proxy = type("_Proxy", (_Proxy,), {"context": context})
-    handlers: dict[str, type[_Handler]] = {"sts": _Sts, "eks": _Eks, "s3": _S3, "proxy": proxy}
-    for name, handler in handlers.items():
-        threading.Thread(target=_Server(ports[name], handler, state).serve_forever, name=name, daemon=True).start()
+    for name, handler in {**_SERVICES, "proxy": proxy}.items():
+        _in_thread(_Server(ports[name], handler, state), name)
     _Server(ports["control"], _Control, state).serve_forever()
+
+
+_SERVICES: Final[dict[str, type[_Handler]]] = {"sts": _Sts, "eks": _Eks, "s3": _S3, "batch": _Batch}
+
+
+class Doubles:
+    """The services and the control API inside of this process, on free ports, while the block lasts; no proxy."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.urls: dict[str, str] = {}
+        self._running: list[tuple[_Server, threading.Thread]] = []
+
+    def __enter__(self) -> Self:
+        """Listens; `urls` says where, by the names of the services and `control`."""
+        for name, handler in {**_SERVICES, "control": _Control}.items():
+            server = _Server(0, handler, self.state)
+            self.urls[name] = f"http://127.0.0.1:{server.server_port}"
+            self._running.append((server, _in_thread(server, name)))
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Nobody listens any more, and pods that Batch has made are gone."""
+        for server, thread in self._running:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+        self.state.batch.close()
+
+
+def _in_thread(server: _Server, name: str) -> threading.Thread:
+    thread = threading.Thread(target=server.serve_forever, name=name, daemon=True)
+    thread.start()
+    return thread

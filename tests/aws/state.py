@@ -10,10 +10,14 @@ import datetime
 import json
 import secrets
 import threading
+import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from .batch.service import Batch
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 #: Characters of a session token unless the configuration says otherwise: between those of AWS with and without tags.
@@ -48,24 +52,53 @@ class Session:
 class Fault:
     """Something that goes wrong with calls of one kind."""
 
-    #: `sts`, `eks`, `s3`, or `*`.
+    #: `sts`, `eks`, `s3`, `batch`, or `*`.
     service: str
     #: Name of an action, or `*`.
     action: str = "*"
-    #: throttle, unavailable, reset (the connection is cut) or hang (the answer comes when the fault is gone).
+    #: throttle, unavailable, reset (the connection is cut, nothing is done), lost_answer (it is cut when all is done)
+    #: or hang (nothing is done until the fault is gone).
     kind: str
     #: How often; None is until it is taken back.
     times: int | None = None
+    #: Calls a second that it lets pass; None lets none.
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        """A second's calls may come at once."""
+        self._passes, self._filled = self.rate or 0.0, time.monotonic()
 
     def concerns(self, service: str, action: str) -> bool:
         """Whether a call is hit."""
-        return self.service in ("*", service) and self.action in ("*", action) and self.times != 0
+        return (
+            self.service in ("*", service)
+            and self.action in ("*", action)
+            and self.times != 0
+            and not self._lets_pass()
+        )
+
+    def _lets_pass(self) -> bool:
+        if self.rate is None:
+            return False
+        now = time.monotonic()
+        self._passes = min(self._passes + (now - self._filled) * self.rate, max(self.rate, 1.0))
+        self._filled = now
+        if self._passes < 1.0:
+            return False
+        self._passes -= 1.0
+        return True
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 class State:
     """Shared by all requests; every method may be called from any thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, say: Callable[[str], object] = _print) -> None:
+        """Each call is told to `say`, as JSON without secrets."""
+        self.say = say
         self._folder = folder
         self._changed = threading.Condition()
         self._config: dict[str, Any] = {}
@@ -74,6 +107,8 @@ class State:
         self._faults: list[Fault] = []
         self._calls: list[dict[str, Any]] = []
         self._held = 0
+        #: What Batch knows, which ends with the process.
+        self.batch = Batch()
         if (folder / "state.json").exists():
             saved = json.loads((folder / "state.json").read_text())
             self._config, self._handed_out = saved["config"], saved["handed_out"]
@@ -98,6 +133,7 @@ class State:
             self._faults = []
             self._save()
             self._changed.notify_all()
+        self.batch.reset()
 
     def now(self) -> datetime.datetime:
         """The time by the doubles' clock, which can be set wrong."""

@@ -12,6 +12,7 @@ name of its own in the audit log.
 - `identity`: the calls of AWS, and the time of a token, ours by the crate `mint`.
 - `logs`: lines through the broker, beside `kubectl logs`. `tasklogs`: lines in the log of an Airflow task.
 - `submits`: starting pods, beside plain creates. `scale`: thousands of executions at once.
+- `batch`: thousands of jobs of AWS Batch, beside the Amazon provider's trigger. `triggers.py` is a triggerer of either.
 
 `driver` is a Rust program with the measuring clients that must be fast; `processes.py` runs it.
 """

@@ -12,7 +12,7 @@ from typing import Final
 
 from kubernetes import client as kubernetes
 
-from bench import archive, identity, logs, operators, scale, submits, tasklogs
+from bench import archive, batch, identity, logs, operators, scale, submits, tasklogs
 from bench.stage import Part, Stage, say
 from bench.tables import conditions
 from cluster.handle import Cluster
@@ -27,6 +27,7 @@ PARTS: Final[dict[str, Part]] = {
     "archive": archive,
     "submits": submits,
     "scale": scale,
+    "batch": batch,
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -91,11 +91,18 @@ def access(stage: Stage, user: str) -> list[str]:
 class Driver:
     """A measuring client that runs beside this process; `with` ends it, however the block ended."""
 
-    def __init__(self, *arguments: str, stdin: int | None = None) -> None:
-        """Starts it. The kernel ends it when we die."""
+    def __init__(
+        self,
+        *arguments: str,
+        stdin: int | None = None,
+        program: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts it, or another program that talks as it does. The kernel ends it when we die."""
         self._errors: list[bytes] = []
         self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", driver_program(), *arguments],
+            ["setpriv", "--pdeathsig", "KILL", "--", *(program or [driver_program()]), *arguments],
+            env=environment,
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -116,6 +123,11 @@ class Driver:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
     def wait_ready(self) -> None:
         """Waits until what shall be measured may begin."""

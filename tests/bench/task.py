@@ -111,10 +111,10 @@ def arguments(specification: Specification) -> dict[str, Any]:
 
 def run_ours(specification: Specification, answer: Answer) -> None:
     """Runs our operator."""
-    from podbroker.airflow import RemotePodOperator, session
+    from podbroker.airflow import RemotePodOperator, request
 
     # It is part of the request. Shorter than the operator's ten minutes, so that the deletion falls into the run.
-    session.SUBMIT_WINDOW = datetime.timedelta(seconds=specification.window)
+    request.SUBMIT_WINDOW = datetime.timedelta(seconds=specification.window)
 
     class Watched(RemotePodOperator):
         def cleanup(self, *positional: Any, **named: Any) -> None:  # noqa: ANN401  those of the operator

@@ -109,7 +109,7 @@ class Plan:
     api_port: int
     kubelet_port: int
     authenticator_port: int
-    #: Of the doubles of AWS: sts, eks, proxy, control.
+    #: Of the doubles of AWS: sts, eks, s3, batch, proxy, control.
     aws_ports: dict[str, int]
     #: Runs the doubles of AWS; without, there are none.
     python: str | None

@@ -57,10 +57,14 @@ class Aws:
     site: Site
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
+    #: Where doubles are that are not the cluster's; its authenticator does not ask them.
+    urls: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """The example of the pages: it works; what shall not is the test's to change."""
         self._lock = threading.Lock()
+        is_clusters = not self.urls
+        self.urls = self.urls or self.site.cluster.facts["aws"]
         self.call("POST", "/reset")
         self.web_identity = f"eyJ.{secrets.token_hex(40)}.sig"
         authority = Path(self.site.cluster.facts["certificate_authority"]).read_bytes()
@@ -80,7 +84,8 @@ class Aws:
             },
         }
         self.apply()
-        self.map_roles({ROLE: {"username": USER, "groups": []}})
+        if is_clusters:
+            self.map_roles({ROLE: {"username": USER, "groups": []}})
 
     # --- what exists -------------------------------------------------------------------------------------------------
 
@@ -109,7 +114,10 @@ class Aws:
         partial.replace(path)
 
     def faults(self, *faults: dict[str, Any]) -> None:
-        """Replaces what goes wrong: `service`, `action`, `kind` (throttle, unavailable, reset, hang), `times`."""
+        """Replaces what goes wrong: `service`, `action`, `times`, `rate`, and `kind`.
+
+        Kinds are throttle, unavailable, reset, lost_answer and hang.
+        """
         self.call("PUT", "/faults", list(faults))
 
     def expire(self, role: str | None = ROLE) -> int:
@@ -157,8 +165,7 @@ class Aws:
     @property
     def endpoints(self) -> dict[str, str]:
         """How an AWS SDK finds the doubles."""
-        facts = self.site.cluster.facts["aws"]
-        return {"AWS_ENDPOINT_URL_STS": facts["sts"], "AWS_ENDPOINT_URL_EKS": facts["eks"]}
+        return {f"AWS_ENDPOINT_URL_{name.upper()}": self.urls[name] for name in ("sts", "eks", "batch")}
 
     def target(self, *, namespace: str = NAMESPACE, **more: Any) -> dict[str, Any]:  # noqa: ANN401  fields of a target
         """The target of a broker's configuration."""
@@ -177,23 +184,23 @@ class Aws:
 
     def workload_session(self) -> dict[str, str]:
         """Credentials of the workload itself, made as a Python program would."""
-        answer = self._client("sts").assume_role_with_web_identity(
+        answer = self.client("sts").assume_role_with_web_identity(
             RoleArn=WORKLOAD, RoleSessionName="test", WebIdentityToken=self.web_identity
         )
         return dict(answer["Credentials"])
 
     def role_session(self, **more: Any) -> dict[str, str]:  # noqa: ANN401  parameters of AssumeRole
         """Credentials of the role AstroRemoteKPO."""
-        client = self._client("sts", self.workload_session())
+        client = self.client("sts", self.workload_session())
         return dict(client.assume_role(RoleArn=ROLE, RoleSessionName="test", **more)["Credentials"])
 
     def call_sts(self, operation: str, credentials: dict[str, str] | None, **parameters: Any) -> dict[str, Any]:  # noqa: ANN401  of the operation
         """Calls one operation of STS, such as `get_caller_identity`."""
-        return dict(getattr(self._client("sts", credentials), operation)(**parameters))
+        return dict(getattr(self.client("sts", credentials), operation)(**parameters))
 
     def describe(self, credentials: dict[str, str], name: str = CLUSTER) -> dict[str, Any]:
         """What DescribeCluster answers."""
-        return dict(self._client("eks", credentials).describe_cluster(name=name)["cluster"])
+        return dict(self.client("eks", credentials).describe_cluster(name=name)["cluster"])
 
     def token(self, credentials: dict[str, str], *, cluster: str = CLUSTER, region: str = REGION) -> str:
         """An EKS token, made as the AWS command line makes it."""
@@ -234,7 +241,8 @@ class Aws:
         path.write_text(json.dumps(content))
         return path
 
-    def _client(self, service: str, credentials: dict[str, str] | None = None) -> Any:  # noqa: ANN401  botocore's
+    def client(self, service: str, credentials: dict[str, str] | None = None) -> Any:  # noqa: ANN401  botocore's
+        """A client of one of the doubles that tries once; without credentials nothing is signed."""
         session = botocore.session.Session()
         keys: dict[str, Any] = {}
         if credentials is not None:
@@ -246,7 +254,7 @@ class Aws:
         return session.create_client(
             service,
             region_name=REGION,
-            endpoint_url=self.site.cluster.facts["aws"][service],
+            endpoint_url=self.urls[service],
             # Without keys nothing is to be signed, nor looked for.
             config=Config(retries={"max_attempts": 0}, signature_version=None if credentials else UNSIGNED),
             **keys,
@@ -254,7 +262,7 @@ class Aws:
 
     def call(self, method: str, path: str, value: object = None) -> Any:  # noqa: ANN401  JSON
         """Calls the control API of the doubles."""
-        url = self.site.cluster.facts["aws"]["control"] + path
+        url = self.urls["control"] + path
         body = None if value is None else json.dumps(value).encode()
         request = urllib.request.Request(url, data=body, method=method)  # noqa: S310  our own
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310  our own

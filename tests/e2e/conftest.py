@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     import podbroker
     from e2e.airflow import Airflow
     from e2e.aws import Aws
+    from e2e.batch import Batch
     from e2e.stores import Bucket, Folder, Store
 
 #: Files of tests that share what a cluster has once: the doubles of AWS, and the namespace of the shipped manifests.
-_ONCE: Final = ("e2e/test_identity", "e2e/test_manifests")
+_ONCE: Final = ("e2e/test_identity", "e2e/test_manifests", "e2e/test_batch")
+#: Of these, the files that have doubles of their own.
+_APART: Final = ("e2e/test_batch_double.py", "e2e/test_batch_double_limits.py")
 
 
 class _Files(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
@@ -36,7 +39,7 @@ class _Files(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "once" if file.startswith(_ONCE) else file
+        return "once" if file.startswith(_ONCE) and not file.startswith(_APART) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Files:
@@ -83,6 +86,20 @@ def aws(site: Site, tmp_path: Path) -> Iterator[Aws]:
     yield aws
     # Held requests must not outlive the test.
     aws.faults()
+
+
+@pytest.fixture
+def batch(aws: Aws, namespace: Namespace) -> Iterator[Batch]:
+    """The double of AWS Batch, with a queue whose pods are in the test's namespace; asserts what was said to it."""
+    from e2e.batch import Batch
+
+    batch = Batch(aws=aws, namespace=namespace.name)
+    yield batch
+    aws.faults()
+    violations = batch.violations()
+    # Takes the pods away before the namespace goes.
+    aws.call("POST", "/reset")
+    assert not violations
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from faults import matrix
+from faults.batch import ROWS as BATCH
 from faults.beside import ROWS as BESIDE
 from faults.ledger import Account, Marker, compare
 from faults.row import Length, Row, Verdict
@@ -20,7 +21,7 @@ from faults.witness import Line, Witness, nanoseconds, parse
 if TYPE_CHECKING:
     from e2e.site import Site
 
-CORE = [row for row in (*BESIDE, *ALONE) if row.length is Length.CORE]
+CORE = [row for row in (*BESIDE, *BATCH, *ALONE) if row.length is Length.CORE]
 GAP = Marker(reason="ROTATED")
 
 
@@ -45,7 +46,7 @@ def test_the_promise_holds(row: Row, verdicts: dict[str, Verdict]) -> None:
 
 
 def test_every_row_has_a_name_of_its_own() -> None:
-    rows = (*BESIDE, *ALONE)
+    rows = (*BESIDE, *BATCH, *ALONE)
     assert len({row.target for row in rows}) == len({row.fault for row in rows}) == len(rows)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster.handle import Cluster
 from e2e.site import Site
 from faults import matrix
+from faults.batch import ROWS as BATCH
 from faults.beside import ROWS as BESIDE
 from faults.row import Length
 from faults.rows_alone import ROWS as ALONE
@@ -32,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
 
     words = [word.strip().lower() for word in options.k.split("|")]
-    rows = [row for row in (*BESIDE, *ALONE) if any(word in row.fault.lower() for word in words)]
+    rows = [row for row in (*BESIDE, *BATCH, *ALONE) if any(word in row.fault.lower() for word in words)]
     if options.core:
         rows = [row for row in rows if row.length is Length.CORE]
     if options.list:
@@ -53,7 +54,7 @@ def main() -> int:
     print(f"\n{matrix.text(verdicts)}\n")
     if options.page:
         where = f"one node, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"
-        options.page.write_text(matrix.page(verdicts, where=where, rows_in_all=len(BESIDE) + len(ALONE)))
+        options.page.write_text(matrix.page(verdicts, where=where, rows_in_all=len(BESIDE) + len(BATCH) + len(ALONE)))
     broken = sum(not verdict.holds for verdict in verdicts)
     print(f"{len(verdicts) - broken} passed, {broken} failed in {time.monotonic() - begin:.1f}s", flush=True)
     return 1 if broken else 0

@@ -19,8 +19,11 @@ Written by `make faults`, {played}, on a real cluster
 on the node's disk. *Doubled* are lines received twice, out of order, or never written; *lost* are missing
 without a marker; *marked* are missing where the stream says so. *Made* and *left* are pods. A row holds when
 nothing is doubled or lost, no marker stands where nothing is missing or for lines that nobody had taken away,
-the outcome is right, and the right number of pods was made and none is left. How a row is played is in
-`tests/faults`.
+the outcome is right, and the right number of pods was made and none is left. In the rows of AWS Batch jobs are
+counted, by what the double of it knows: made are jobs, left are jobs that have not ended, records and pods. A
+job that was made twice must be ended and counted by the broker. Where Batch takes a pod away while it runs, or
+at once when it has ended, a marker may stand although nothing is missing, since nobody can know. How a row is
+played is in `tests/faults`.
 
 {table}
 

@@ -80,6 +80,11 @@ class Reader:
         self._watch.wake()
         self._thread.join()
 
+    @property
+    def pods(self) -> set[str]:
+        """The pods that it was told of, with their namespaces."""
+        return set(_pods(self.story).values())
+
     def account(self, written: Mapping[Instance, Sequence[Line]]) -> Account:
         """Compares what it has received with what was written, over all container instances."""
         received = _received(self.story)
@@ -125,14 +130,22 @@ class _Items:
             self.pieces = []
 
 
+def _pods(story: Story) -> dict[int, str]:
+    """The pods by attempt. That of a job has its name late, and is not told of any more when it is gone."""
+    pods: dict[int, str] = {}
+    for event in story.events:
+        if isinstance(event, podbroker.StateChanged | podbroker.End):
+            named = [one for one in event.execution.attempts if one.pod_name]
+            pods |= {one.number: f"{one.pod_namespace}/{one.pod_name}" for one in named}
+    return pods
+
+
 def _received(story: Story) -> dict[Instance, list[Line | Marker]]:
     """Lines and markers by the names that the files on disk have."""
     found: dict[tuple[int, str, int], _Items] = defaultdict(_Items)
-    pods: dict[int, str] = {}
+    pods = _pods(story)
     for event in story.events:
         match event:
-            case podbroker.StateChanged() | podbroker.End():
-                pods |= {one.number: f"{one.pod_namespace}/{one.pod_name}" for one in event.execution.attempts}
             case podbroker.LogChunk():
                 for line in event.lines:
                     found[_key(event.instance)].add(line)
@@ -145,7 +158,7 @@ def _received(story: Story) -> dict[Instance, list[Line | Marker]]:
     answer = {}
     for (attempt, container, restart), items in found.items():
         items.flush()
-        answer[Instance(pod=pods[attempt], container=container, restart=restart)] = items.items
+        answer[Instance(pod=pods.get(attempt, ""), container=container, restart=restart)] = items.items
     return answer
 
 

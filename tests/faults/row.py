@@ -46,8 +46,12 @@ class Row:
     """State, and failure class if there is one."""
     place: Place = Place.BESIDE
     length: Length = Length.LONG
-    pods: int = 1
-    """How many pods must be made."""
+    made: int = 1
+    """How many pods must be made, or jobs where AWS Batch makes the pods."""
+    duplicates: int = 0
+    """How many of the jobs must be found to be made twice, ended and counted."""
+    may_be_unsure: bool = False
+    """A marker may stand where nothing is missing: only where a pod goes before it is known to have said all."""
     may_give_up: bool = False
     """Lines may be given up at the drain deadline, with a marker: only where something never ends."""
 

@@ -9,7 +9,7 @@ import contextlib
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import podbroker
@@ -22,12 +22,12 @@ from faults.row import Place, Row, Verdict
 from faults.stage import INSTANCE, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from e2e.site import Namespace, Site
     from faults.reader import Reader
-    from faults.witness import Witness
+    from faults.witness import Instance, Line, Witness
 
 #: Rows at a time: more would only wait for each other's processors.
 _WORKERS: Final = 4
@@ -51,12 +51,16 @@ class Runner:
     folder: Path
     say: Callable[[str], None] = print
     _namespaces: dict[str, Namespace] = field(default_factory=dict)
+    _stages: dict[str, Stage] = field(default_factory=dict)
+    _lasting: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def run(self, rows: Sequence[Row]) -> list[Verdict]:
         """Plays them all; the verdicts are in the order of the rows."""
         with contextlib.ExitStack() as closing:
             for row in rows:
                 self._namespaces[row.target] = closing.enter_context(self.site.namespace(prefix="pb-fault"))
+            # Before the namespaces.
+            closing.enter_context(self._lasting)
             verdicts = {}
             beside = [row for row in rows if row.place is Place.BESIDE]
             with ThreadPoolExecutor(_WORKERS) as pool:
@@ -93,7 +97,9 @@ class Runner:
                 witness=self.witness,
                 target=row.target,
                 closing=closing,
+                lasting=self._lasting,
             )
+            self._stages[row.target] = stage
             try:
                 row.play(stage)
             except Exception as error:  # noqa: BLE001  whatever it is, the other rows go on and this one has failed
@@ -104,7 +110,7 @@ class Runner:
                 reader.stop()
             self._release(stage, verdict)
             if not verdict.holds:
-                verdict.log += brokers.show()
+                verdict.log += brokers.show() + (stage.jobs.show() if stage.jobs is not None else "")
         verdict.seconds = time.monotonic() - begin
         self.say(f"{'holds' if verdict.holds else 'BROKEN'} {verdict.seconds:5.0f} s  {row.fault}: {verdict.seen}")
         for problem in verdict.problems:
@@ -115,10 +121,12 @@ class Runner:
         row = verdict.row
         judged = [reader for reader in stage.readers if reader.judged]
         written = self.witness.lines(stage.namespace.name)
-        accounts = [reader.account(written) for reader in judged]
-        # All of them must be right; the one that is worst off is shown.
-        verdict.account = max(accounts, key=lambda one: len(one.problems), default=Account())
-        for problem in sorted({problem for account in accounts for problem in account.problems}):
+        accounts = [_accounts(readers, judged, written) for readers in _by_execution(judged)]
+        if row.may_be_unsure:
+            accounts = [[replace(account, false_markers=0) for account in some] for some in accounts]
+        # All of them must be right; of each execution the one that is worst off is shown.
+        verdict.account = sum((max(some, key=lambda one: len(one.problems)) for some in accounts), Account())
+        for problem in sorted({problem for some in accounts for account in some for problem in account.problems}):
             verdict.problems.append(problem)
         # A marker excuses what is gone, and not what could be read: those lines are somewhere.
         reasons = {gap.reason for reader in judged for gap in reader.story.gaps}
@@ -129,9 +137,11 @@ class Runner:
             verdict.problems.append(f"ended as {' and '.join(sorted(ends))}, should as {row.ends}")
         shown = sorted(ends) + sorted({marks(reader) for reader in judged} - {""}) + stage.remarks
         verdict.seen = "; ".join(shown) or "nothing"
-        verdict.made = stage.pods_made()
-        if verdict.made != row.pods:
-            verdict.problems.append(f"{verdict.made} pods made, should be {row.pods}")
+        verdict.made = stage.made()
+        if verdict.made != row.made:
+            verdict.problems.append(f"{verdict.made} made, should be {row.made}")
+        if stage.jobs is not None:
+            verdict.problems += stage.jobs.problems(duplicates=row.duplicates)
 
     def _release(self, stage: Stage, verdict: Verdict) -> None:
         for client, name in stage.names:
@@ -153,7 +163,7 @@ class Runner:
             self.site.cluster.component(part, "start")
 
     def _sweep(self, verdicts: Sequence[Verdict]) -> None:
-        """Waits until the pods of all rows are gone."""
+        """Waits until the pods of all rows are gone, and the records of jobs."""
         folder = self.folder / "sweep"
         folder.mkdir()
         brokers = Brokers(site=self.site, folder=folder)
@@ -167,21 +177,43 @@ class Runner:
                 "result_image": image(),
             }
             for row in (verdict.row for verdict in verdicts)
+            if self._stages[row.target].jobs is None
         ]
         try:
-            brokers.start(namespace="", instance=INSTANCE, targets=targets)
+            if targets:
+                brokers.start(namespace="", instance=INSTANCE, targets=targets)
+            # Each row's AWS is a place of its own, and a broker knows one.
+            for jobs in [stage.jobs for stage in self._stages.values() if stage.jobs is not None]:
+                jobs.prepare(brokers=brokers).start()
             with contextlib.suppress(AssertionError):
-                wait_for("no pod", lambda: self._left(verdicts) == 0, within=_SWEEP_LIMIT, every=1)
+                wait_for("nothing left", lambda: self._left(verdicts) == 0, within=_SWEEP_LIMIT, every=1)
             for verdict in verdicts:
-                verdict.left = len(self._namespaces[verdict.row.target].pods)
+                verdict.left = self._stages[verdict.row.target].left()
                 if verdict.left:
-                    verdict.problems.append(f"{verdict.left} pods left")
+                    verdict.problems.append(f"{verdict.left} left")
                     verdict.log += brokers.show()
         finally:
             brokers.close()
 
     def _left(self, verdicts: Sequence[Verdict]) -> int:
-        return sum(len(self._namespaces[verdict.row.target].pods) for verdict in verdicts)
+        return sum(self._stages[verdict.row.target].left() for verdict in verdicts)
+
+
+def _by_execution(readers: Sequence[Reader]) -> list[list[Reader]]:
+    found: dict[str, list[Reader]] = {}
+    for reader in readers:
+        found.setdefault(reader.name, []).append(reader)
+    return list(found.values())
+
+
+def _accounts(
+    readers: Sequence[Reader], judged: Sequence[Reader], written: Mapping[Instance, Sequence[Line]]
+) -> list[Account]:
+    """Of the readers of one execution. The pods of others are theirs; one that nobody was told of is everybody's."""
+    own = {pod for reader in readers for pod in reader.pods}
+    others = {pod for reader in judged for pod in reader.pods} - own
+    lines = {instance: some for instance, some in written.items() if instance.pod not in others}
+    return [reader.account(lines) for reader in readers]
 
 
 def ending(reader: Reader) -> str:

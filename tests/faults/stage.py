@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import podbroker
 from e2e.following import has_line
 from e2e.waiting import wait_for
 from faults.reader import LIMIT, Reader
+from podbroker import BatchWorkload, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from e2e.manifests import Manifest
     from e2e.proxy import Proxy
     from e2e.site import Namespace, Site
+    from faults.batch.jobs import Jobs
     from faults.witness import Witness
 
 #: All rows are one installation, so that one broker in the end can tidy up after all of them.
@@ -53,8 +54,12 @@ class Stage:
     """The name of the row's target, unlike that of any other row of the run."""
     closing: contextlib.ExitStack
     """What it opens is closed with the row."""
+    lasting: contextlib.ExitStack
+    """What it opens is closed when everybody has tidied up."""
+    jobs: Jobs | None = None
+    """The row's AWS Batch, if it has one."""
     readers: list[Reader] = field(default_factory=list)
-    names: list[tuple[podbroker.Client, str]] = field(default_factory=list)
+    names: list[tuple[Client, str]] = field(default_factory=list)
     """What was submitted, and by whom it is released."""
     remarks: list[str] = field(default_factory=list)
     """What the caller saw besides outcome and markers."""
@@ -71,28 +76,36 @@ class Stage:
         """A proxy in front of the API server, for `broker(api_server=...)`."""
         return self.closing.enter_context(self.brokers.api_server_proxy())
 
-    def client_at(self, port: int, **settings: Any) -> podbroker.Client:  # noqa: ANN401  those of podbroker.Client
+    def client_at(self, port: int, **settings: Any) -> Client:  # noqa: ANN401  those of Client
         """A client of whatever listens there."""
-        return self.closing.enter_context(podbroker.Client(f"http://127.0.0.1:{port}", **settings))
+        return self.closing.enter_context(Client(f"http://127.0.0.1:{port}", **settings))
 
-    def submit(self, client: podbroker.Client, pod: Manifest, **more: Any) -> str:  # noqa: ANN401  of submit
+    def submit(self, client: Client, work: Manifest | BatchWorkload, **more: Any) -> str:  # noqa: ANN401  of submit
         """Starts an execution and returns its name; it is released when the row was judged."""
         before = datetime.datetime.now(datetime.UTC) + WINDOW
-        settings = {"execution_id": "row", "submit_before": before, **more}
-        name = client.submit(target=self.target, pod=pod, **settings).execution.name
+        kind = "batch" if isinstance(work, BatchWorkload) else "pod"
+        settings = {kind: work, "execution_id": "row", "submit_before": before, **more}
+        name = client.submit(target=self.target, **settings).execution.name
         if name not in [one for _, one in self.names]:
             self.names.append((client, name))
         return name
 
-    def read(self, client: podbroker.Client, name: str, *, cursor: bytes = b"") -> Reader:
+    def read(self, client: Client, name: str, *, cursor: bytes = b"") -> Reader:
         """A reader, which is judged in the end."""
         reader = Reader(client, name, cursor=cursor)
         self.readers.append(reader)
         return reader
 
-    def start(self, client: podbroker.Client, pod: Manifest, *, until: str = "", **more: Any) -> Reader:  # noqa: ANN401
+    def start(
+        self,
+        client: Client,
+        work: Manifest | BatchWorkload,
+        *,
+        until: str = "",
+        **more: Any,  # noqa: ANN401  of submit
+    ) -> Reader:
         """Submits and reads, up to a line if one is named."""
-        reader = self.read(client, self.submit(client, pod, **more))
+        reader = self.read(client, self.submit(client, work, **more))
         if until:
             reader.until(has_line(until))
         return reader
@@ -133,6 +146,14 @@ class Stage:
         text = "".join(f"{stamp(time)} stdout F {line}\n" for time, line in lines)
         with (folder / container / "0.log").open("ab", buffering=0) as file:
             file.write(text.encode())
+
+    def made(self) -> int:
+        """How many pods were made, or jobs where AWS Batch makes the pods."""
+        return self.pods_made() if self.jobs is None else self.jobs.made()
+
+    def left(self) -> int:
+        """How many pods there are, and jobs that have not ended, and records of jobs."""
+        return len(self.namespace.pods) + (0 if self.jobs is None else self.jobs.left())
 
     def pods_made(self) -> int:
         """How many pods were created in the namespace, as the API server's audit log tells."""

@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from policy_sentry.querying.actions import get_action_data
+from policy_sentry.shared.iam_data import get_service_prefix_data
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Policy = dict[str, Any]
 
 KNOWN: Final = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
+#: A key in AWS's data that stands for one with any tag.
+ANY_TAG: Final = "${TagKey}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,20 +89,33 @@ def _is_for(principal: Mapping[str, str | list[str]] | None, caller: str) -> boo
 
 
 def _holds(operator: str, keys: Mapping[str, str | list[str]], call: Call) -> bool:
-    assert operator in {"StringEquals", "StringLike"}, f"not understood: {operator}"
-    carried = {key: value for key, value in call.context.items() if key in known_keys(call.action)}
-    same = str.__eq__ if operator == "StringEquals" else _matches
+    kind = operator.removesuffix("IfExists")
+    assert kind in OPERATORS, f"not understood: {operator}"
+    carried = {key: value for key, value in call.context.items() if can_carry(call.action, key)}
+    same = OPERATORS[kind]
     return all(
-        key in carried and any(same(one, carried[key]) for one in _several(values)) for key, values in keys.items()
+        any(same(one, carried[key]) for one in _several(values)) if key in carried else operator != kind
+        for key, values in keys.items()
     )
 
 
+def can_carry(action: str, key: str) -> bool:
+    """Whether calls of an action can carry a condition key."""
+    name, _, tag = key.partition("/")
+    known = known_keys(action)
+    return key in known or (tag != "" and f"{name}/{ANY_TAG}" in known)
+
+
 def known_keys(action: str) -> set[str]:
-    """The condition keys that calls of an action can carry."""
+    """The condition keys that calls of an action can carry, those of tags as AWS's data has them."""
     service, _, name = action.partition(":")
     data = get_action_data(service, name)
     assert data, f"AWS has no action {action}"
     keys = {key for row in data[service] for key in row["condition_keys"]}
+    # Some are of the action for one type of resource only, and the query leaves them out.
+    everything = get_service_prefix_data(service)
+    types = everything["privileges"][everything["privileges_lower_name"][name.lower()]]["resource_types"]
+    keys |= {key for one in types.values() for key in one["condition_keys"]}
     provider = "oidc.eks.us-east-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE"
     web = {f"{provider}:aud", f"{provider}:sub"} if name == "AssumeRoleWithWebIdentity" else set()
     return keys | web
@@ -112,3 +128,11 @@ def _several(value: str | list[str]) -> list[str]:
 def _matches(pattern: str, value: str, flags: re.RegexFlag = re.NOFLAG) -> bool:
     expression = "".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in pattern)
     return re.fullmatch(expression, value, flags | re.DOTALL) is not None
+
+
+#: The operators of conditions that are understood; each also with `IfExists` behind it, which holds without the key.
+OPERATORS: Final[Mapping[str, Callable[[str, str], bool]]] = {
+    "StringEquals": str.__eq__,
+    "StringLike": _matches,
+    "Bool": lambda one, other: one.lower() == other.lower(),
+}

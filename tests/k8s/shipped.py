@@ -11,8 +11,9 @@ import yaml
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "k8s"
 PAGE: Final = ROOT / "docs/eks.md"
+BATCH_PAGE: Final = ROOT / "docs/batch.md"
 #: Every page that names shipped files.
-PAGES: Final = (PAGE, ROOT / "docs/archive.md")
+PAGES: Final = (PAGE, ROOT / "docs/archive.md", BATCH_PAGE)
 #: Every file that is shipped, by its path under `k8s/`.
 NAMES: Final = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file())
 
@@ -46,3 +47,18 @@ class _StrictLoader(yaml.SafeLoader):
         """Reads a mapping."""
         _without_twins([(self.construct_object(key, deep=deep), None) for key, _ in node.value])
         return super().construct_mapping(node, deep=deep)
+
+
+def _intrinsic(loader: _StrictLoader, name: str, node: yaml.Node) -> Document:
+    """A function of CloudFormation in its short form (`!Ref`), as its long form."""
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+    else:
+        assert isinstance(node, yaml.SequenceNode), f"not understood: !{name} of a mapping"
+        value = loader.construct_sequence(node, deep=True)
+    if name == "Ref":
+        return {"Ref": value}
+    return {f"Fn::{name}": value.split(".", 1) if name == "GetAtt" and isinstance(value, str) else value}
+
+
+_StrictLoader.add_multi_constructor("!", _intrinsic)

@@ -17,6 +17,7 @@ BROKERS_ACCOUNT: Final = "444455556666"
 REGION: Final = "us-east-1"
 CLUSTER: Final = "remote-kpo-demo"
 NAMESPACE: Final = "astro-remote-kpo"
+BATCH_NAMESPACE: Final = "astro-remote-batch"
 USER: Final = "AstroRemoteKPO"
 GROUP: Final = "podbroker-remote"
 ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/AstroRemoteKPO"
@@ -27,7 +28,15 @@ KINDS: Final = {
     "remote/namespace.yaml": ("v1", "Namespace"),
     "remote/role.yaml": ("rbac.authorization.k8s.io/v1", "Role"),
     "remote/role-binding.yaml": ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    "batch/namespace.yaml": ("v1", "Namespace"),
+    "batch/role.yaml": ("rbac.authorization.k8s.io/v1", "Role"),
+    "batch/role-binding.yaml": ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    "batch/aws-batch-role.yaml": ("rbac.authorization.k8s.io/v1", "Role"),
+    "batch/aws-batch-role-binding.yaml": ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    "batch/aws-batch-cluster-role.yaml": ("rbac.authorization.k8s.io/v1", "ClusterRole"),
+    "batch/aws-batch-cluster-role-binding.yaml": ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
     "aws/aws-auth-mapping.yaml": ("eksctl.io/v1alpha5", "ClusterConfig"),
+    "aws/batch-aws-auth-mapping.yaml": ("eksctl.io/v1alpha5", "ClusterConfig"),
     "aws/broker-service-account.yaml": ("v1", "ServiceAccount"),
 }
 POLICIES: Final = (
@@ -35,6 +44,8 @@ POLICIES: Final = (
     "aws/permission-policy.json",
     "aws/broker-policy.json",
     "aws/archive-policy.json",
+    "aws/batch-policy.json",
+    "aws/batch-register-policy.json",
     "aws/broker-trust-irsa.json",
     "aws/broker-trust-pod-identity.json",
 )
@@ -42,11 +53,14 @@ POLICIES: Final = (
 INPUTS: Final = {
     "aws/access-entry.json": "CreateAccessEntry",
     "aws/broker-pod-identity.json": "CreatePodIdentityAssociation",
+    "aws/batch-namespace-policy.json": "AssociateAccessPolicy",
 }
+#: Templates of CloudFormation; test_batch.py looks into them.
+TEMPLATES: Final = ("aws/batch.yaml",)
 
 
 def test_there_is_no_file_that_nobody_looks_at() -> None:
-    assert sorted([*KINDS, *POLICIES, *INPUTS]) == NAMES
+    assert sorted([*KINDS, *POLICIES, *INPUTS, *TEMPLATES]) == NAMES
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -75,10 +89,12 @@ def test_a_policy_has_the_version_that_has_variables_and_statements_with_names_o
 
 
 def test_the_cluster_is_the_same_everywhere() -> None:
-    for name in ("remote/cluster.yaml", "aws/aws-auth-mapping.yaml"):
+    for name in ("remote/cluster.yaml", "aws/aws-auth-mapping.yaml", "aws/batch-aws-auth-mapping.yaml"):
         metadata = load(name)["metadata"]
         assert (metadata["name"], metadata["region"]) == (CLUSTER, REGION)
-    assert load("aws/access-entry.json")["clusterName"] == CLUSTER
+    for name in ("aws/access-entry.json", "aws/batch-namespace-policy.json"):
+        assert load(name)["clusterName"] == CLUSTER
+    assert load("aws/batch.yaml")["Parameters"]["Cluster"]["Default"] == CLUSTER
     (statement,) = load("aws/permission-policy.json")["Statement"]
     assert statement["Resource"] == f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{CLUSTER}"
 
@@ -106,11 +122,12 @@ def test_the_brokers_own_role_is_the_same_everywhere() -> None:
     assert association["namespace"] == account["metadata"]["namespace"]
 
 
-def test_both_ways_into_the_cluster_are_bound_to_the_role() -> None:
-    binding = load("remote/role-binding.yaml")
+@pytest.mark.parametrize("folder", ["remote", "batch"])
+def test_both_ways_into_the_cluster_are_bound_to_the_role(folder: str) -> None:
+    binding = load(f"{folder}/role-binding.yaml")
     subjects = {(one["kind"], one["name"]) for one in binding["subjects"]}
     assert subjects == {("Group", GROUP), ("User", USER)}
-    role = load("remote/role.yaml")["metadata"]
+    role = load(f"{folder}/role.yaml")["metadata"]
     assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role["name"]}
     for entry in (load("aws/access-entry.json"), *load("remote/cluster.yaml")["accessConfig"]["accessEntries"]):
         assert entry["kubernetesGroups"] == [GROUP]
@@ -121,27 +138,44 @@ def test_both_ways_into_the_cluster_are_bound_to_the_role() -> None:
     assert "groups" not in mapping, "system:masters is one word away"
 
 
-def test_everything_in_the_cluster_is_in_the_one_namespace() -> None:
-    namespace = load("remote/namespace.yaml")["metadata"]
-    assert namespace["name"] == NAMESPACE
-    for name in ("remote/role.yaml", "remote/role-binding.yaml"):
-        assert load(name)["metadata"]["namespace"] == NAMESPACE
+@pytest.mark.parametrize(("folder", "expected"), [("remote", NAMESPACE), ("batch", BATCH_NAMESPACE)])
+def test_everything_of_a_target_in_the_cluster_is_in_its_one_namespace(folder: str, expected: str) -> None:
+    namespace = load(f"{folder}/namespace.yaml")["metadata"]
+    assert namespace["name"] == expected
+    for name in KINDS:
+        if name.startswith(folder) and KINDS[name][1] in {"Role", "RoleBinding"}:
+            assert load(name)["metadata"]["namespace"] == expected
     levels = {key.rpartition("/")[2]: value for key, value in namespace["labels"].items()}
     assert levels == {"enforce": "baseline", "warn": "restricted", "audit": "restricted"}
 
 
-def test_the_role_has_the_verbs_that_the_broker_checks_no_more_and_no_less() -> None:
+#: The roles by the names of the tables of verbs that the broker checks.
+CHECKED: Final = {"VERBS": "remote/role.yaml", "VERBS_FOR_JOBS": "batch/role.yaml"}
+
+
+def test_a_role_has_the_verbs_that_the_broker_checks_no_more_and_no_less() -> None:
     source = (ROOT / "broker/src/backend/pod/check.rs").read_text()
-    table = re.search(r"const VERBS: \[.*?\] = \[(.*?)\];", source, re.DOTALL)
+    tables = dict(re.findall(r"const (VERBS\w*): \[.*?\] = \[(.*?)\];", source, re.DOTALL))
+    assert "VERBS" in tables
+    for name, table in tables.items():
+        checked = re.findall(r'\("(\w+)", "(\w+)", "(\w*)"\)', table)
+        assert len(checked) == table.count("(")
+        verbs = [f"{verb} {resource}/{sub}".rstrip("/") for verb, resource, sub in checked]
+        assert sorted(verbs) == sorted(granted(CHECKED[name]))
+
+
+@pytest.mark.parametrize(("name", "after"), [("remote/role.yaml", "podbroker check"), ("batch/role.yaml", "Batch's")])
+def test_the_page_of_permissions_has_a_row_for_each_verb_of_a_role(name: str, after: str) -> None:
+    text = (ROOT / "docs/rbac.md").read_text()
+    table = re.search(rf"{re.escape(after)}.*?\n\n(\|.*?\n)\n", text, re.DOTALL)
     assert table is not None
-    checked = re.findall(r'\("(\w+)", "(\w+)", "(\w*)"\)', table[1])
-    assert len(checked) == table[1].count("(")
-    assert sorted(f"{verb} {resource}/{sub}".rstrip("/") for verb, resource, sub in checked) == sorted(granted())
+    rows = re.findall(r"^\| `([\w/]+)` \| `(\w+)` \|", table[1], re.MULTILINE)
+    assert [f"{verb} {resource}" for resource, verb in rows] == granted(name)
 
 
-def granted() -> list[str]:
-    """What the shipped role grants, as `verb resource`."""
-    role = load("remote/role.yaml")
+def granted(name: str = "remote/role.yaml") -> list[str]:
+    """What a shipped role grants, as `verb resource`."""
+    role = load(name)
     found = []
     for rule in role["rules"]:
         assert rule["apiGroups"] == (["coordination.k8s.io"] if rule["resources"] == ["leases"] else [""])
@@ -183,7 +217,7 @@ def test_the_page_speaks_of_each_file(name: str) -> None:
 
 def test_each_file_that_the_page_names_is_there() -> None:
     pages = "".join(page.read_text() for page in PAGES)
-    named = set(re.findall(r"\bk8s/((?:remote|aws)/[\w.-]+\.(?:yaml|json))", pages))
+    named = set(re.findall(r"\bk8s/((?:remote|aws|batch)/[\w.-]+\.(?:yaml|json))", pages))
     assert named == set(NAMES)
 
 

@@ -29,9 +29,8 @@ impl BrokerService for Api {
             let caller = caller?;
             let mut request = request.into_inner();
             let features = &self.0.settings.features;
-            request.required_features.retain(|feature| !features.contains(&feature.as_str()));
             let selector = convert::selector(request.target.take())?;
-            let submit = convert::submit(request, &caller, self.0.settings.limits, Timestamp::now())?;
+            let submit = convert::submit(request, &caller, self.0.settings.limits, features, Timestamp::now())?;
             note_execution(&submit.id);
             let target = self.0.targets.select(&caller, &selector)?;
             note_target(&target.name);

@@ -18,7 +18,8 @@ const DOMAIN: &str = "podbroker.io";
 /// A status travels in HTTP/2 headers, which many clients and proxies limit to 8 KiB; the message is in it twice, once
 /// percent-encoded.
 const MAX_MESSAGE: usize = 1024;
-const MAX_VIOLATIONS: usize = 8;
+/// In bytes, of all together: as many as fit, since a caller wants to mend them all at once.
+const MAX_VIOLATIONS: usize = 4096;
 const MAX_VIOLATION: usize = 256;
 /// What a cluster says may be as long as it likes.
 const MAX_LOGGED: usize = 16 << 10;
@@ -94,11 +95,19 @@ pub(super) fn message(error: &Error) -> String {
 fn violations(error: &Error) -> Vec<FieldViolation> {
     match error {
         Error::InvalidRequest { field, why } => vec![FieldViolation::new(*field, cut(why.clone(), MAX_VIOLATION))],
-        Error::InvalidSpec { violations } => violations
-            .iter()
-            .take(MAX_VIOLATIONS)
-            .map(|one| FieldViolation::new(cut(one.field.clone(), MAX_VIOLATION), cut(one.why.clone(), MAX_VIOLATION)))
-            .collect(),
+        Error::InvalidSpec { violations } => {
+            let (mut said, mut size) = (Vec::new(), 0);
+            for one in violations {
+                let (field, why) = (cut(one.field.clone(), MAX_VIOLATION), cut(one.why.clone(), MAX_VIOLATION));
+                size += field.len() + why.len();
+                if size > MAX_VIOLATIONS {
+                    said.push(FieldViolation::new("", format!("and {} more", violations.len() - said.len())));
+                    break;
+                }
+                said.push(FieldViolation::new(field, why));
+            }
+            said
+        }
         Error::InvalidCursor(why) => vec![FieldViolation::new("cursor", why.to_string())],
         _ => Vec::new(),
     }

@@ -253,7 +253,7 @@ impl Backend for Archived {
         }
         let address = self.address(tenant, &request.id);
         let digest = spec_digest(
-            &request.manifest,
+            &request.workload,
             &request.labels,
             &request.policies,
             request.group.as_ref().map(|group| &group.id),

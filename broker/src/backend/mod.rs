@@ -13,7 +13,9 @@ use futures::stream::BoxStream;
 use crate::error::Error;
 use crate::execution::{Address, Event, Execution, ExecutionId, State, Submit, Tenant, WatchOptions};
 
+pub mod batch;
 mod census;
+pub mod job;
 pub mod pod;
 
 pub use census::{Census, Presence};

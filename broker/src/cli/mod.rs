@@ -4,6 +4,7 @@
 //! JSON) goes to standard output; what a person wants to know besides goes to standard error. One file holds one command;
 //! `screen` writes, `text` and `json` say how things look, `follow` shows a watch.
 
+mod batch;
 mod cancel;
 mod check;
 mod follow;

@@ -8,6 +8,7 @@ use podbroker_client::proto::event::Event as Kind;
 use podbroker_client::{Client, proto};
 use serde_json::Value;
 
+use super::batch::BatchArgs;
 use super::follow::{Prefix, Show, Talk, Times};
 use super::group::GroupArgs;
 use super::manifest::{self, Container, Start};
@@ -47,6 +48,7 @@ Examples:
   podbroker run --image busybox -- echo hello
   podbroker run --target prod --image python:3.13 --env N=3 -- python -c 'print(1)'
   podbroker run -f pod.yaml --id nightly-2026-01-31 --run-deadline 1h
+  podbroker run --target jobs --batch-definition etl --batch-parameter day=2026-01-31
   value=$(podbroker run -q --result -f pod.yaml)
   name=$(podbroker run --detach -f pod.yaml) && podbroker logs -f \"$name\"")]
 pub(crate) struct RunArgs {
@@ -61,7 +63,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     name: Option<String>,
     /// A pod manifest as YAML or JSON; - reads standard input
-    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["image", "env", "command"], required_unless_present = "image")]
+    #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["image", "env", "command"], required_unless_present_any = ["image", "batch_definition"])]
     file: Option<PathBuf>,
     /// The image of a pod with one container
     #[arg(long)]
@@ -78,6 +80,8 @@ pub(crate) struct RunArgs {
     /// A label for `podbroker list`; may be repeated
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pair)]
     label: Vec<(String, String)>,
+    #[command(flatten)]
+    batch: BatchArgs,
     #[command(flatten)]
     group: GroupArgs,
     /// Print the value that the pod writes to /airflow/xcom/return.json, after its lines
@@ -124,10 +128,10 @@ enum Left {
 
 pub(crate) async fn run(client: &Client, args: RunArgs, screen: &mut Screen) -> Done {
     let mut signals = Signals::new()?;
-    let manifest = args.manifest()?;
+    let (workload, prefix) = args.workload()?;
     let target = target_or_only(client, args.target.clone()).await?;
     let id = args.id.clone().unwrap_or_else(made_up_id);
-    let submit = client.submit(args.request(&target, &id, &manifest));
+    let submit = client.submit(args.request(&target, &id, workload));
     let answer = tokio::select! {
         answer = submit => answer?,
         wish = signals.next() => {
@@ -152,7 +156,7 @@ pub(crate) async fn run(client: &Client, args: RunArgs, screen: &mut Screen) -> 
         return Ok(0);
     }
     let mut following = Following { client, name: &execution.name, claim: &answer.claim, was_cancelled: false };
-    match following.follow(args.show(&manifest), &mut signals, screen).await? {
+    match following.follow(args.show(prefix), &mut signals, screen).await? {
         Left::Running(wish) => {
             screen.tell(&format!("{name} runs on; {}", how_to_follow(&name)));
             Ok(wish.exit_code())
@@ -286,13 +290,23 @@ impl RunArgs {
         Ok(manifest)
     }
 
-    fn request(&self, target: &str, id: &str, manifest: &Value) -> proto::SubmitExecutionRequest {
-        let pod =
-            proto::PodWorkload { manifest: Some(proto::pod_workload::Manifest::Json(manifest.to_string().into())) };
+    /// What is to be run, and whether its lines need the names of containers.
+    fn workload(&self) -> Result<(proto::workload::Workload, Prefix), Failure> {
+        if let Some(job) = self.batch.workload()? {
+            // Its definition says how many containers it has.
+            return Ok((proto::workload::Workload::Batch(job), Prefix::Always));
+        }
+        let manifest = self.manifest()?;
+        let prefix = if manifest::count_containers(&manifest) > 1 { Prefix::Always } else { Prefix::Never };
+        let json = proto::pod_workload::Manifest::Json(manifest.to_string().into());
+        Ok((proto::workload::Workload::Pod(proto::PodWorkload { manifest: Some(json) }), prefix))
+    }
+
+    fn request(&self, target: &str, id: &str, workload: proto::workload::Workload) -> proto::SubmitExecutionRequest {
         proto::SubmitExecutionRequest {
             target: Some(selector(target.to_owned())),
             execution_id: id.to_owned(),
-            workload: Some(proto::Workload { workload: Some(proto::workload::Workload::Pod(pod)) }),
+            workload: Some(proto::Workload { workload: Some(workload) }),
             labels: self.label.iter().cloned().collect(),
             policies: Some(self.policies()),
             group: self.group.group(),
@@ -317,8 +331,7 @@ impl RunArgs {
         }
     }
 
-    fn show(&self, manifest: &Value) -> Show {
-        let prefix = if manifest::count_containers(manifest) > 1 { Prefix::Always } else { Prefix::Never };
+    fn show(&self, prefix: Prefix) -> Show {
         let times = if self.timestamps { Times::Shown } else { Times::Hidden };
         Show::new(prefix, times, if self.quiet { Talk::None } else { Talk::All })
     }
@@ -349,7 +362,7 @@ mod tests {
         let manifest = args.manifest().unwrap();
         assert_eq!(manifest["metadata"]["name"], "n");
         assert_eq!(manifest["spec"]["containers"][0]["command"], serde_json::json!(["echo", "-n", "hi"]));
-        let request = args.request("t", "e", &manifest);
+        let request = args.request("t", "e", args.workload().unwrap().0);
         assert_eq!(request.group, None);
         assert_eq!(request.labels, [("k".to_owned(), "v".to_owned())].into());
         let policies = request.policies.unwrap();
@@ -358,6 +371,19 @@ mod tests {
         assert_eq!(policies.orphan.unwrap().cancel_after.unwrap().seconds, 3600);
         assert_eq!(policies.finish.unwrap().action(), proto::FinishAction::Keep);
         assert_eq!(policies.result.unwrap().source(), proto::ResultSource::Sidecar);
+    }
+
+    #[test]
+    fn a_job_is_asked_for_by_its_definition() {
+        let args = parsed("--batch-definition etl:3 --batch-queue q --batch-parameter day=1 --batch-array 20").unwrap();
+        let (proto::workload::Workload::Batch(job), _) = args.workload().unwrap() else { panic!("no job") };
+        assert_eq!((job.job_definition.as_str(), job.job_queue.as_str(), job.array_size), ("etl:3", "q", 20));
+        assert_eq!(job.parameters, [("day".to_owned(), "1".to_owned())].into());
+        for line in
+            ["--batch-queue q --image a", "--batch-definition d --image a", "--batch-definition d --batch-array 1"]
+        {
+            assert!(parsed(line).is_err(), "{line}");
+        }
     }
 
     #[test]

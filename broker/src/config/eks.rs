@@ -88,7 +88,7 @@ impl Target {
             }
         }
         if !self.role_arn.is_empty() && !is_role_arn(&self.role_arn) {
-            return Err(Problem::new("role_arn", "must be a role's ARN, such as arn:aws:iam::111122223333:role/Name"));
+            return Err(Problem::new("role_arn", NO_ROLE_ARN));
         }
         self.eks.as_ref().map_or(Ok(()), Eks::check)
     }
@@ -128,7 +128,9 @@ fn is_name(text: &str) -> bool {
     (2..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"_+=,.@-".contains(&c))
 }
 
-fn is_role_arn(text: &str) -> bool {
+pub(super) const NO_ROLE_ARN: &str = "must be a role's ARN, such as arn:aws:iam::111122223333:role/Name";
+
+pub(super) fn is_role_arn(text: &str) -> bool {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let [arn, partition, iam, region, account, resource] = parts[..] else { return false };
     arn == "arn"

@@ -5,6 +5,7 @@
 //! Values are checked here; files that they point at, and clusters, are tried by `server` at the start.
 
 mod archive;
+mod batch;
 mod check;
 mod duration;
 mod eks;
@@ -23,6 +24,7 @@ use crate::execution::{FinishAction, InstanceId, PolicyDefaults, ResultSource, T
 use crate::target::{Kind, Place};
 
 pub use archive::{Archive, ArchiveUrl};
+pub use batch::Batch;
 pub use eks::{Aws, Credentials, Eks, SessionPolicy};
 pub use error::ConfigError;
 pub use listen::{AdminListen, Listen, ListenError};
@@ -108,6 +110,8 @@ pub struct Target {
     pub role_arn: String,
     /// More for EKS.
     pub eks: Option<Eks>,
+    /// Its executions are jobs of AWS Batch.
+    pub batch: Option<Batch>,
     /// The image of the sidecar that hands a result back.
     #[serde(default = "default_result_image")]
     pub result_image: String,
@@ -292,6 +296,7 @@ impl Target {
             region: String::new(),
             role_arn: String::new(),
             eks: None,
+            batch: None,
             result_image: default_result_image(),
             finish: default_finish(),
             ttl: default_ttl(),

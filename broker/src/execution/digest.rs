@@ -2,36 +2,50 @@
 //!
 //! Version 1 is SHA-256 over `podbroker-spec-v1`, a newline, and the request as JSON without spaces, the keys of every
 //! object in the order of their bytes: `{"labels":..,"manifest":..,"policies":..}` as the caller sent them, before any
-//! default is applied, with `"group":..`, its id, when there is one. Left out, because a caller that repeats itself may say
+//! default is applied, with `"batch":..` in place of the manifest for a job from a job definition, and with `"group":..`,
+//! its id, when there is one. Left out, because a caller that repeats itself may say
 //! them differently: `metadata.name` and `metadata.generateName` (replaced anyway), `submit_before`, `required_features`, the
 //! way of submitting and what is done about others of the group.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{GroupId, PolicyRequest};
+use super::{GroupId, PolicyRequest, Workload};
 
 /// The digest as 64 lower-case hex digits.
 pub fn spec_digest(
-    manifest: &Map<String, Value>,
+    workload: &Workload,
     labels: &BTreeMap<String, String>,
     policies: &PolicyRequest,
     group: Option<&GroupId>,
 ) -> String {
-    let mut manifest = manifest.clone();
-    if let Some(Value::Object(metadata)) = manifest.get_mut("metadata") {
-        metadata.remove("name");
-        metadata.remove("generateName");
+    let mut request = json!({ "labels": labels, "policies": policies });
+    match workload {
+        Workload::Pod(manifest) => {
+            let mut manifest = manifest.clone();
+            if let Some(Value::Object(metadata)) = manifest.get_mut("metadata") {
+                metadata.remove("name");
+                metadata.remove("generateName");
+            }
+            request["manifest"] = Value::Object(manifest);
+        }
+        Workload::Batch(work) => request["batch"] = json!(work),
     }
-    let mut request = serde_json::json!({ "labels": labels, "manifest": manifest, "policies": policies });
     if let Some(group) = group {
         request["group"] = Value::from(group.as_str());
     }
     let mut text = String::from("podbroker-spec-v1\n");
     canonical(&mut text, &request);
+    sha256_hex(text.as_bytes())
+}
+
+/// The digest of a JSON value, whatever the order of its keys, as 64 lower-case hex digits.
+pub fn json_digest(value: &Value) -> String {
+    let mut text = String::new();
+    canonical(&mut text, value);
     sha256_hex(text.as_bytes())
 }
 
@@ -77,17 +91,40 @@ fn canonical(out: &mut String, value: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
+    use crate::execution::BatchWork;
 
     fn digest(manifest: &str) -> String {
-        spec_digest(&serde_json::from_str(manifest).unwrap(), &BTreeMap::new(), &PolicyRequest::default(), None)
+        of(&Workload::Pod(serde_json::from_str(manifest).unwrap()))
+    }
+
+    fn of(workload: &Workload) -> String {
+        spec_digest(workload, &BTreeMap::new(), &PolicyRequest::default(), None)
+    }
+
+    #[test]
+    fn the_digest_of_a_job_is_over_all_of_it_and_never_that_of_a_pod() {
+        let work = BatchWork { job_definition: "etl:3".to_owned(), ..BatchWork::default() };
+        let job = of(&Workload::Batch(Box::new(work.clone())));
+        assert_eq!(job, of(&Workload::Batch(Box::new(work.clone()))));
+        for other in [
+            BatchWork { job_definition: "etl:4".to_owned(), ..work.clone() },
+            BatchWork { array_size: Some(2), ..work.clone() },
+            BatchWork { attempts: Some(2), ..work.clone() },
+            BatchWork { parameters: [("a".to_owned(), "b".to_owned())].into(), ..work.clone() },
+        ] {
+            assert_ne!(of(&Workload::Batch(Box::new(other))), job);
+        }
+        assert_ne!(digest(&serde_json::to_string(&work).unwrap()), job);
     }
 
     #[test]
     fn the_group_counts() {
         let digest = |group: Option<&str>| {
             let group = group.map(|id| id.parse().unwrap());
-            spec_digest(&Map::new(), &BTreeMap::new(), &PolicyRequest::default(), group.as_ref())
+            spec_digest(&Workload::Pod(Map::new()), &BTreeMap::new(), &PolicyRequest::default(), group.as_ref())
         };
         assert_ne!(digest(None), digest(Some("a")));
         assert_ne!(digest(Some("a")), digest(Some("b")));

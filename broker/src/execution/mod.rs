@@ -13,7 +13,7 @@ mod spec;
 mod state;
 
 pub use cursor::{Cursor, CursorError, InstancePosition, Position, StreamKey};
-pub use digest::{sha256_hex, spec_digest};
+pub use digest::{json_digest, sha256_hex, spec_digest};
 pub use event::{
     Completeness, Event, EventKind, Follow, Gap, GapReason, LogChunk, LogLine, LogMode, NoResult, Notice, Severity,
     WatchOptions,
@@ -22,8 +22,8 @@ pub use group::{Group, GroupAction};
 pub use id::{Address, ExecutionId, ExecutionName, GroupAddress, GroupId, IdError, InstanceId, TargetName, Tenant};
 pub use retry::{Effect, InfraRetry, InfraRetryRequest, RefusedAttempt};
 pub use spec::{
-    FinishAction, LONGEST_ORPHAN, Policies, PolicyDefaults, PolicyError, PolicyRequest, RESULT_PATH, ResultSource,
-    Submit, SubmitMode,
+    BatchWork, EvaluateOnExit, FinishAction, LONGEST_ORPHAN, Policies, PolicyDefaults, PolicyError, PolicyRequest,
+    RESULT_PATH, ResultSource, Submit, SubmitMode, Workload,
 };
 pub use state::{
     Attempt, CancelIntent, ContainerOutcome, ContainerRole, Execution, FailureClass, Instance, Outcome, State,

@@ -13,15 +13,15 @@ use super::{ExecutionId, Group, InfraRetry, InfraRetryRequest};
 /// Where a container leaves its result, as today's Airflow operators have it.
 pub const RESULT_PATH: &str = "/airflow/xcom/return.json";
 
-/// A request to run a pod.
+/// A request to run something.
 #[derive(Debug, Clone)]
 pub struct Submit {
     /// The caller's name for it.
     pub id: ExecutionId,
     /// Nothing is created after this moment.
     pub submit_before: Timestamp,
-    /// The pod as the caller sent it: untyped, so that fields newer than ours reach the API server.
-    pub manifest: Map<String, Value>,
+    /// What to run.
+    pub workload: Workload,
     /// The caller's labels.
     pub labels: BTreeMap<String, String>,
     /// How to run it, as sent.
@@ -32,6 +32,64 @@ pub struct Submit {
     pub mode: SubmitMode,
     /// Who asks, for the object's annotation.
     pub subject: String,
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Workload {
+    /// A pod as the caller sent it: untyped, so that fields newer than ours reach the API server.
+    Pod(Map<String, Value>),
+    /// A job from a job definition.
+    Batch(Box<BatchWork>),
+}
+
+/// A job from a job definition, in the shapes of AWS Batch. What is absent is the definition's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct BatchWork {
+    /// Name, name:revision or ARN.
+    pub job_definition: String,
+    /// Name or ARN; the target's without.
+    pub job_queue: Option<String>,
+    /// For the definition's placeholders.
+    pub parameters: BTreeMap<String, String>,
+    /// `eksPropertiesOverride`.
+    pub eks_properties_override: Map<String, Value>,
+    /// 2 to 10,000.
+    pub array_size: Option<u32>,
+    /// Ids of jobs to wait for, at most 20.
+    pub depends_on: Vec<String>,
+    /// For fair-share queues.
+    pub share_identifier: Option<String>,
+    /// For fair-share queues.
+    pub scheduling_priority: Option<i32>,
+    /// `retryStrategy.attempts`, 1 to 10.
+    pub attempts: Option<u32>,
+    /// `retryStrategy.evaluateOnExit`, at most 5; only with `attempts`. Left out where there are none, like what a broker before it
+    /// does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluate_on_exit: Vec<EvaluateOnExit>,
+    /// `timeout.attemptDurationSeconds`, at least 60 s.
+    pub attempt_timeout: Option<Duration>,
+    /// Of the job.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// When AWS Batch makes another attempt of a job; every condition that is there must hold. Patterns may end with `*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EvaluateOnExit {
+    /// A pattern for the attempt's `statusReason`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_status_reason: Option<String>,
+    /// A pattern for the container's reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_reason: Option<String>,
+    /// A pattern for the container's exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_exit_code: Option<String>,
+    /// `RETRY` or `EXIT`.
+    pub action: String,
 }
 
 /// What a submit is to do.

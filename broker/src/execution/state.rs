@@ -112,7 +112,7 @@ pub struct Outcome {
     pub exit_code: Option<i32>,
 }
 
-/// One pod made for an execution.
+/// One pod or job made for an execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// 1 for the first.
@@ -127,6 +127,9 @@ pub struct Attempt {
     pub pod_uid: String,
     /// Empty while it has no node.
     pub node_name: String,
+    /// The job's id; empty where attempts are pods, and while none was made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub job_id: String,
 }
 
 /// The life of one container between two restarts.

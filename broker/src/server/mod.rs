@@ -7,6 +7,7 @@
 mod admin;
 mod archive;
 mod grpc;
+mod jobs;
 mod listener;
 mod signals;
 mod targets;
@@ -91,10 +92,10 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
     let listener = Listener::bind(&config.listen).await?;
     let admin = admin::bind(config.admin_listen).await?;
     let spool = spool(&config.logs, &tasks);
-    let counters = ArchiveCounters::default();
+    let (counters, jobs) = (ArchiveCounters::default(), jobs::Counters::default());
     let connected = async {
         let archive = archive::open(&config, &counters, &tasks, &stop).await?;
-        let targets = targets::connect(&config, &spool, archive.as_ref(), &tasks, &stop).await?;
+        let targets = targets::connect(&config, &spool, archive.as_ref(), &jobs, &tasks, &stop).await?;
         Ok::<_, ServeError>((targets, archive))
     };
     let (targets, archive) = tokio::select! {
@@ -104,7 +105,8 @@ pub async fn run(config: Config) -> Result<Ended, ServeError> {
             return Ok(Ended::Drained);
         }
     };
-    let metrics = Arc::new(Metrics::new(&targets, spool).with_archive(&counters));
+    let metrics = Metrics::new(&targets, spool).with_archive(&counters);
+    let metrics = Arc::new(metrics.with_batch(&jobs.requests).with_jobs(Arc::clone(&jobs.jobs)));
     let authenticator = config.authenticator();
     let auth = describe(&authenticator);
     let api = Api::new(settings(&config), authenticator, targets, Arc::clone(&metrics), draining.clone());
@@ -157,7 +159,9 @@ async fn drain(mut serving: JoinHandle<Result<(), TransportError>>, limits: &Lim
 fn settings(config: &Config) -> Settings {
     let Limits { max_request_bytes, max_manifest_bytes, max_calls, max_watches, .. } = config.limits;
     let limits = RequestLimits { max_request_bytes, max_manifest_bytes };
-    let features = if config.archive.is_some() { vec!["archive"] } else { Vec::new() };
+    let has_batch = config.targets.iter().any(|target| target.batch.is_some());
+    let optional = [("archive", config.archive.is_some()), ("batch", has_batch), ("batch-evaluate-on-exit", has_batch)];
+    let features = optional.into_iter().filter_map(|(name, is_on)| is_on.then_some(name)).collect();
     Settings { instance: config.instance.clone(), limits, max_calls, max_watches, features }
 }
 

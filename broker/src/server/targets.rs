@@ -10,7 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use super::jobs;
 use crate::archive::{Archive, Archived};
+use crate::backend::batch::Accounts;
+use crate::backend::job::Jobs;
 use crate::backend::pod::{Finalizer, HeldPods, PodBackend, PodSettings, Spool};
 use crate::backend::{Backend, Keeper};
 use crate::config::{Config, Credentials, SessionPolicy, Target, TargetKind};
@@ -95,13 +98,19 @@ pub(super) async fn connect(
     config: &Config,
     spool: &Arc<Spool>,
     archive: Option<&Arc<Archive>>,
+    counters: &jobs::Counters,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Registry, TargetError> {
     let mut targets = Vec::with_capacity(config.targets.len());
+    let mut accounts = Accounts::default();
     for target in &config.targets {
         let connection = connection(config, target).await?;
-        targets.push(start(config, target, connection, Arc::clone(spool), archive, tasks, stop));
+        let mut settings = settings(config, target, &connection);
+        settings.records = jobs::records(target, counters);
+        let jobs =
+            jobs::start(config, target, &settings.namespace, &mut accounts, &counters.requests, tasks, stop).await;
+        targets.push(start((target, settings), connection, jobs, Arc::clone(spool), archive, tasks, stop));
     }
     Ok(Registry::new(targets))
 }
@@ -203,21 +212,20 @@ fn session_name(config: &Config) -> String {
 }
 
 fn start(
-    config: &Config,
-    target: &Target,
+    (target, settings): (&Target, PodSettings),
     connection: Connection,
+    jobs: Option<Arc<dyn Jobs>>,
     spool: Arc<Spool>,
     archive: Option<&Arc<Archive>>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> target::Target {
-    let settings = settings(config, target, &connection);
     let (namespace, endpoint) = (&settings.namespace, connection.endpoint.clone());
     let kind = target::Kind::from(target.kind);
     info!(target = %target.name, ?kind, namespace, endpoint, "a target");
     let place = target.place(namespace);
     let keeper = archive.map(|archive| Arc::clone(archive) as Arc<dyn Keeper>);
-    let pods = PodBackend::start(settings, connection, spool, keeper, tasks, stop);
+    let pods = PodBackend::start(settings, connection, spool, keeper, jobs, tasks, stop);
     let backend: Arc<dyn Backend> = match archive {
         None => pods,
         Some(archive) => {
@@ -236,5 +244,6 @@ fn settings(config: &Config, target: &Target, connection: &Connection) -> PodSet
         defaults: PolicyDefaults { shortest_orphan: config.limits.shortest_orphan, ..target.defaults() },
         result_image: target.result_image.clone(),
         finalizer: if target.finalizer { Finalizer::Keep } else { Finalizer::Off },
+        records: None,
     }
 }

@@ -13,8 +13,9 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry as MetricRegistry;
 
-use super::ArchiveCounters;
+use super::{ArchiveCounters, BatchCounters};
 use crate::backend::Health;
+use crate::backend::job::JobCounters;
 use crate::backend::pod::{Spool, SpoolUse};
 use crate::target::Registry;
 
@@ -86,6 +87,20 @@ impl Metrics {
     /// Counts what happens in an archive, too.
     #[must_use]
     pub fn with_archive(mut self, counters: &ArchiveCounters) -> Self {
+        counters.register(&mut self.registry);
+        self
+    }
+
+    /// Counts what happens to jobs, too.
+    #[must_use]
+    pub fn with_jobs(mut self, counters: Arc<JobCounters>) -> Self {
+        self.registry.register_collector(Box::new(Jobs(counters)));
+        self
+    }
+
+    /// Counts what is asked of AWS Batch, too.
+    #[must_use]
+    pub fn with_batch(mut self, counters: &BatchCounters) -> Self {
         counters.register(&mut self.registry);
         self
     }
@@ -168,6 +183,23 @@ impl Collector for Logs {
             ("spilled_bytes", "Bytes of log lines put on disk.", spilled),
             ("dropped_lines", "Log lines dropped before a slow watcher had them.", dropped_lines),
         ] {
+            ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks for the numbers of jobs when the metrics are read.
+#[derive(Debug)]
+struct Jobs(Arc<JobCounters>);
+
+impl Collector for Jobs {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let rows = [
+            ("batch_duplicates", "Jobs that were found to be made twice, and ended.", self.0.duplicates()),
+            ("batch_unsettled_submits", "Submits of jobs that were not answered.", self.0.unsettled()),
+        ];
+        for (name, help, value) in rows {
             ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         Ok(())

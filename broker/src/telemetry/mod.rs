@@ -4,6 +4,7 @@
 //! from WARN on, whatever is asked for, since some of them print what they send.
 
 mod archive;
+mod batch;
 mod metrics;
 
 use clap::ValueEnum;
@@ -14,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 pub use archive::ArchiveCounters;
+pub use batch::BatchCounters;
 pub use metrics::{Metrics, Rpc, WatchGuard};
 
 /// How log events are written.

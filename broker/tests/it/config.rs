@@ -37,7 +37,8 @@ fn the_example_is_accepted_with_everything_in_it_that_is_commented_out() {
 #[test]
 fn the_example_shows_every_key() {
     let eks = "[[targets]]\nname = \"e\"\nkind = \"eks\"\n[targets.eks]\n";
-    for place in ["", "[tls]\n", "[[tokens]]\n", "[aws]\n", "[[targets]]\n", eks, "[limits]\n"] {
+    let batch = "[[targets]]\nname = \"e\"\nkind = \"eks\"\n[targets.batch]\nqueue = \"q\"\n";
+    for place in ["", "[tls]\n", "[[tokens]]\n", "[aws]\n", "[[targets]]\n", eks, batch, "[limits]\n"] {
         let refusal = parse(&format!("{place}nonsense = 1\n")).unwrap_err();
         let keys: Vec<&str> = refusal.split('`').skip(3).step_by(2).collect();
         assert!(!keys.is_empty(), "{refusal}");
@@ -201,6 +202,49 @@ fn every_refusal_of_an_eks_target_names_its_key_and_reason() {
         (
             "[aws]\ncredentials = \"magic\"\n".to_owned(),
             "c.toml:2: aws.credentials: unknown variant `magic`, expected one of ",
+        ),
+    ]);
+}
+
+#[test]
+fn a_target_of_any_kind_may_have_aws_batch() {
+    let target = format!("{TARGET}region = \"us-east-1\"\n");
+    let config = parse(&format!("{target}[targets.batch]\nqueue = \"q\"\n")).unwrap();
+    let batch = config.targets[0].batch.clone().unwrap();
+    assert_eq!(
+        (batch.settle, batch.queue_deadline, batch.register_definitions),
+        (Duration::from_secs(30), None, false)
+    );
+    let text = "queue = \"arn:aws:batch:us-east-1:111122223333:job-queue/q\"\nmore_queues = [\"r\"]\nregister_definitions = true\n\
+                settle = \"2s\"\nqueue_deadline = \"1h\"\n";
+    let config =
+        parse(&format!("{target}role_arn = \"arn:aws:iam::111122223333:role/Jobs\"\n[targets.batch]\n{text}")).unwrap();
+    assert_eq!(config.targets[0].batch.clone().unwrap().queue_deadline, Some(Duration::from_hours(1)));
+    let batch = format!("{target}[targets.batch]\nqueue = \"q\"\n");
+    are_refused(&[
+        (format!("{TARGET}[targets.batch]\nqueue = \"q\"\n"), "c.toml: targets[0].region: is needed for AWS Batch"),
+        (format!("{target}[targets.batch]\n"), "c.toml:5: targets.batch: missing field `queue`"),
+        (
+            format!("{target}[targets.batch]\nqueue = \"\"\n"),
+            "c.toml: targets[0].batch.queue: must be the name or the ARN",
+        ),
+        (
+            format!("{target}role_arn = \"x\"\n[targets.batch]\nqueue = \"q\"\n"),
+            "c.toml: targets[0].role_arn: must be a role's ARN",
+        ),
+        (format!("{batch}more_queues = [\"a b\"]\n"), "c.toml: targets[0].batch.more_queues: must be names"),
+        (
+            format!("{batch}job_definition = \" \"\n"),
+            "c.toml: targets[0].batch.job_definition: must be a job definition",
+        ),
+        (
+            format!("{batch}job_definition = \"d\"\nregister_definitions = true\n"),
+            "c.toml: targets[0].batch.register_definitions: and batch.job_definition exclude each other",
+        ),
+        (format!("{batch}settle = \"0s\"\n"), "c.toml: targets[0].batch.settle: must be \"1s\" to \"10m\""),
+        (
+            format!("{batch}queue_deadline = \"31d\"\n"),
+            "c.toml: targets[0].batch.queue_deadline: must be \"1s\" to \"30d\"",
         ),
     ]);
 }

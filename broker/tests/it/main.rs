@@ -5,6 +5,7 @@
 #![expect(clippy::unnecessary_wraps, reason = "every message in a message is optional")]
 
 mod auth;
+mod batch;
 mod boundaries;
 mod config;
 mod convert;

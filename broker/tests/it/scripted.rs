@@ -192,6 +192,7 @@ pub(crate) fn execution(target: &str, tenant: &str, id: &str) -> Execution {
         pod_namespace: "pods".to_owned(),
         pod_uid: "uid".to_owned(),
         node_name: "node".to_owned(),
+        job_id: String::new(),
     };
     Execution {
         address,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use podbroker::auth::Authenticator;
 use podbroker::backend::View;
 use podbroker::config::Limits;
-use podbroker::execution::{FailureClass, FinishAction, InfraRetryRequest, ResultSource, SubmitMode};
+use podbroker::execution::{FailureClass, FinishAction, InfraRetryRequest, ResultSource, SubmitMode, Workload};
 use podbroker_proto::v1 as wire;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
@@ -56,7 +56,8 @@ async fn everything_that_was_asked_for_reaches_the_backend() {
 
     assert_eq!(submit.id.as_str(), "run.1");
     assert_eq!(submit.submit_before, at);
-    assert_eq!(serde_json::to_string(&submit.manifest).unwrap(), r#"{"spec":{}}"#);
+    let Workload::Pod(manifest) = &submit.workload else { panic!("{:?}", submit.workload) };
+    assert_eq!(serde_json::to_string(manifest).unwrap(), r#"{"spec":{}}"#);
     assert_eq!(submit.labels["team"], "data");
     assert_eq!(submit.mode, SubmitMode::Create);
     assert_eq!(submit.subject, "local");
@@ -106,7 +107,8 @@ async fn both_forms_of_a_manifest_are_the_same() {
     let mut manifests = Vec::new();
     for manifest in [as_struct, as_json] {
         let request = wire::SubmitExecutionRequest { workload: pod(manifest), ..submit_request("alpha", "x") };
-        manifests.push(submitted(&world, request).await.manifest);
+        let Workload::Pod(manifest) = submitted(&world, request).await.workload else { panic!("a pod") };
+        manifests.push(manifest);
     }
 
     assert_eq!(manifests[0], manifests[1]);

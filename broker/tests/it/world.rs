@@ -43,6 +43,15 @@ impl World {
     }
 
     pub(crate) fn with(authenticator: Authenticator, limits: &Limits) -> Self {
+        Self::build(authenticator, limits, Vec::new())
+    }
+
+    /// Open to everybody, with optional parts of the contract.
+    pub(crate) fn with_features(features: Vec<&'static str>) -> Self {
+        Self::build(Authenticator::Open, &Limits::default(), features)
+    }
+
+    fn build(authenticator: Authenticator, limits: &Limits, features: Vec<&'static str>) -> Self {
         let (alpha, beta) = (Arc::new(Scripted::new("alpha")), Arc::new(Scripted::new("beta")));
         let targets = Registry::new([
             target("alpha", "one", Arc::<Scripted>::clone(&alpha)),
@@ -58,7 +67,7 @@ impl World {
             },
             max_calls: limits.max_calls,
             max_watches: limits.max_watches,
-            features: Vec::new(),
+            features,
         };
         let api = Api::new(settings, authenticator, targets, Arc::clone(&metrics), draining.clone());
         let (doors, incoming) = mpsc::channel(8);

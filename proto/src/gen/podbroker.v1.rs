@@ -215,7 +215,7 @@ pub struct BatchWorkload {
     /// `eksPropertiesOverride` as JSON.
     #[prost(bytes = "vec", tag = "4")]
     pub eks_properties_override_json: ::prost::alloc::vec::Vec<u8>,
-    /// Size of an array job, 2 to 10,000; 0 means none.
+    /// Size of an array job, 2 to 10,000; 0 means none. The container `main` of child 7 is called `7/main` in lines and outcomes.
     #[prost(int32, tag = "5")]
     pub array_size: i32,
     /// `dependsOn`: ids of Batch jobs to wait for.
@@ -238,6 +238,10 @@ pub struct BatchWorkload {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// `retryStrategy.evaluateOnExit` as JSON: a list of up to 5 conditions, in their order. Needs `attempts`. Empty: none. Feature
+    /// `batch-evaluate-on-exit`.
+    #[prost(bytes = "vec", tag = "12")]
+    pub evaluate_on_exit_json: ::prost::alloc::vec::Vec<u8>,
 }
 /// How an execution is run. An absent message or a zero value means the target's default; Execution.policies says what
 /// it was resolved to.
@@ -585,7 +589,8 @@ pub enum ResultSource {
     Sidecar = 2,
     /// The file is the deciding container's termination message: no extra container, at most 4 KiB. The file is a bind
     /// mount, so a program must write to it in place; renaming another file over it fails. Needs exactly one deciding
-    /// container.
+    /// container. Where the execution is a job of AWS Batch, the file is `/dev/termination-log`, this is the only source, and
+    /// of several containers the first one's message counts.
     TerminationMessage = 3,
 }
 impl ResultSource {
@@ -973,10 +978,12 @@ pub struct Target {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Check {
     /// Stable and kebab-case: `caller`, `target`, then on EKS `workload-identity`, `role`, `cluster`, then `connect`, `identity`
-    /// (on EKS `token`), `permission`, `create`; last `archive`, where there is one, without which pods run all the same.
+    /// (on EKS `token`), `permission`, `create`; with AWS Batch `batch-identity`, `batch-queue`, `batch-compute-environment`,
+    /// `batch-definition`, `batch-jobs`; last `archive`, where there is one, without which pods run all the same.
     #[prost(string, tag = "1")]
     pub link: ::prost::alloc::string::String,
-    /// For a permission, `verb resource`, such as `create pods`; empty for the other links.
+    /// For a permission, `verb resource`, such as `create pods`; for what AWS Batch has by name, the name; empty for the other
+    /// links.
     #[prost(string, tag = "2")]
     pub subject: ::prost::alloc::string::String,
     #[prost(enumeration = "CheckStatus", tag = "3")]

@@ -6,6 +6,7 @@ starts no thread and opens no connection; ``podbroker.airflow`` is the provider 
 
 from __future__ import annotations
 
+from podbroker.batch import BatchWorkload
 from podbroker.client import Client
 from podbroker.event import (
     AttemptEnded,
@@ -66,6 +67,7 @@ __all__ = [
     "Attempt",
     "AttemptEnded",
     "AttemptStarted",
+    "BatchWorkload",
     "BrokerError",
     "CancelIntent",
     "Check",

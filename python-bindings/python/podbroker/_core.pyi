@@ -7,6 +7,7 @@ from collections.abc import Generator
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, final
 
+from podbroker.batch import BatchWorkload
 from podbroker.event import Event
 from podbroker.exceptions import PodbrokerError
 from podbroker.execution import Execution, ExecutionPage, ExecutionState, Group, Policies, Submission
@@ -45,7 +46,8 @@ class Client:
         *,
         target: str | TargetPlace,
         execution_id: str,
-        pod: bytes,
+        pod: bytes | None,
+        batch: BatchWorkload | None,
         submit_before: datetime | None,
         labels: dict[str, str],
         policies: Policies | None,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from podbroker.batch import BatchWorkload
     from podbroker.execution import Execution, ExecutionPage, ExecutionState, Group, Policies, Submission
     from podbroker.target import ServerInfo, Target, TargetPlace
     from podbroker.watch_many import WatchMany
@@ -120,7 +121,8 @@ class Client:
         *,
         target: str | TargetPlace,
         execution_id: str,
-        pod: Mapping[str, Any] | str | bytes,
+        pod: Mapping[str, Any] | str | bytes | None = None,
+        batch: BatchWorkload | None = None,
         submit_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         policies: Policies | None = None,
@@ -136,6 +138,7 @@ class Client:
             execution_id: The caller's name for it, 1 to 200 characters. The same request with the same id answers with
                 the same execution, however often it is sent.
             pod: A Kubernetes Pod manifest, as a mapping or as JSON text, at most 256 KiB.
+            batch: An AWS Batch job, in the place of ``pod``; for brokers with the feature ``batch``.
             submit_before: Nothing is created after this moment; with a time zone, at most 24 h ahead. Fix it once if
                 the request may be repeated by another process. None: 10 minutes from now.
             labels: The caller's own labels, for ``list``; at most 16.
@@ -146,11 +149,15 @@ class Client:
             validate_only: Check the request against the cluster and create nothing.
             must_exist: Create nothing: answer with the execution if it exists.
 
+        Raises:
+            ValueError: Neither ``pod`` nor ``batch`` is given, or both are.
+
         """
         return self._submit(
             target=target,
             execution_id=execution_id,
             pod=pod,
+            batch=batch,
             submit_before=submit_before,
             labels=labels,
             policies=policies,
@@ -165,7 +172,8 @@ class Client:
         *,
         target: str | TargetPlace,
         execution_id: str,
-        pod: Mapping[str, Any] | str | bytes,
+        pod: Mapping[str, Any] | str | bytes | None = None,
+        batch: BatchWorkload | None = None,
         submit_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         policies: Policies | None = None,
@@ -179,6 +187,7 @@ class Client:
             target=target,
             execution_id=execution_id,
             pod=pod,
+            batch=batch,
             submit_before=submit_before,
             labels=labels,
             policies=policies,
@@ -193,7 +202,8 @@ class Client:
         *,
         target: str | TargetPlace,
         execution_id: str,
-        pod: Mapping[str, Any] | str | bytes,
+        pod: Mapping[str, Any] | str | bytes | None,
+        batch: BatchWorkload | None,
         submit_before: datetime | None,
         labels: Mapping[str, str] | None,
         policies: Policies | None,
@@ -205,7 +215,8 @@ class Client:
         return self._core.submit(
             target=target,
             execution_id=execution_id,
-            pod=_manifest(pod),
+            pod=None if pod is None else _manifest(pod),
+            batch=batch,
             submit_before=submit_before,
             labels=dict(labels or {}),
             policies=policies,

@@ -159,12 +159,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One pod made for an execution."""
+    """One pod or one Batch job made for an execution."""
 
     number: int
     """1 for the first."""
     state: ExecutionState
     pod_name: str
+    """On Batch empty until the pod is made, and always of an array, which has many."""
     pod_namespace: str
     pod_uid: str
     node_name: str

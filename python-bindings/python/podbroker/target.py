@@ -71,10 +71,11 @@ class Check:
 
     link: str
     """Stable: ``caller``, ``target``, on EKS ``workload-identity``, ``role`` and ``cluster``, then ``connect``,
-    ``identity`` (on EKS ``token``), ``permission``, ``create``; last ``archive``, where there is one, without which
-    pods run all the same."""
+    ``identity`` (on EKS ``token``), ``permission``, ``create``; with AWS Batch ``batch-identity``, ``batch-queue``,
+    ``batch-compute-environment``, ``batch-definition``, ``batch-jobs``; last ``archive``, where there is one, without
+    which pods run all the same."""
     subject: str
-    """For a permission, verb and resource, such as ``create pods``; empty for the other links."""
+    """Of a permission verb and resource, such as ``create pods``; in AWS Batch, what has a name there; else empty."""
     status: CheckStatus
     detail: str
     """Who we are at this link, or what was found."""

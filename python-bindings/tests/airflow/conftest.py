@@ -27,10 +27,12 @@ if not list(package.glob("_core*.so")):
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import pytest
+from batches import NAMES, job_attempt, job_target
 from scripted import FakeClient, RecordingLog, make_context
 from triggers import FakeTriggerer
 
 from podbroker.airflow._compat import KubernetesPodOperator
+from podbroker.airflow.batch import BatchOperator
 from podbroker.airflow.hook import PodbrokerHook
 from podbroker.airflow.operator import RemotePodOperator
 
@@ -97,3 +99,17 @@ def _for_installed_provider(arguments: dict[str, object]) -> dict[str, object]:
 def triggerer(client: FakeClient, log: RecordingLog, monkeypatch: pytest.MonkeyPatch) -> FakeTriggerer:
     """Runs triggers over the scripted client."""
     return FakeTriggerer(client, log, monkeypatch)
+
+
+@pytest.fixture
+def batch(client: FakeClient, log: RecordingLog, monkeypatch: pytest.MonkeyPatch):
+    """Make an operator of Batch over the scripted client, whose target is in AWS and whose submits make a job."""
+    monkeypatch.setattr(BatchOperator, "log", log)
+    client.places = (job_target(),)
+    client.made = {"attempts": (job_attempt(),)}
+
+    def build(**kwargs: object) -> BatchOperator:
+        arguments = {"task_id": "task", "target": "somewhere", **NAMES}
+        return BatchOperator(**arguments | kwargs)
+
+    return build

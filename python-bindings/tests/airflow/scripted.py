@@ -40,6 +40,7 @@ from podbroker import (
     ServerInfo,
     StateChanged,
     Submission,
+    Target,
 )
 from podbroker.airflow.pump import POLL_SECONDS
 from podbroker.exceptions import NotFoundError
@@ -325,6 +326,8 @@ class FakeClient:
         self.cancel_error: Exception | None = None
         self.features: tuple[str, ...] = ()
         self.attaches_to: Execution | None = None
+        self.made: dict[str, Any] = {}
+        self.places: tuple[Target, ...] = ()
 
     def did(self, verb: str) -> list[Any]:
         return [what for done, what in self.calls if done == verb]
@@ -345,7 +348,7 @@ class FakeClient:
         if created and kwargs.get("must_exist"):
             raise NotFoundError("no such execution", reason="NO_SUCH_EXECUTION")
         if created:
-            self.known[name] = execution(id=kwargs["execution_id"], labels=kwargs["labels"])
+            self.known[name] = execution(id=kwargs["execution_id"], labels=kwargs["labels"], **self.made)
         return Submission(execution=self.known[name], claim="claim", created=created)
 
     def server_info(self) -> ServerInfo:
@@ -358,6 +361,10 @@ class FakeClient:
             caller_subject="c",
             caller_tenant="t",
         )
+
+    def targets(self) -> tuple[Target, ...]:
+        self.calls.append(("targets", None))
+        return self.places
 
     def get(self, name: str, *, full: bool = False) -> Execution:
         self.calls.append(("get", name))

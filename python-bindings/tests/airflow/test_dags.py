@@ -7,12 +7,13 @@ import logging
 
 import pytest
 import scripted as s
+from batches import JOB, job_attempt, job_end, job_target
 from chains import PLACE, ChainBroker, checks
 from repository import place
 from versions import DagBag, on_airflow_3, set_current_context
 
-from podbroker import TargetPlace
-from podbroker.airflow import EksPodOperator, RemotePodOperator
+from podbroker import ResultSource, TargetPlace
+from podbroker.airflow import BatchOperator, EksPodOperator, RemotePodOperator
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import AirflowException
 from podbroker.airflow.hook import PodbrokerHook
@@ -52,6 +53,34 @@ def test_the_eks_dag_has_the_operator_with_the_constructor_of_amazons():
     assert isinstance(task, EksPodOperator)
     assert task.name == "eks-pod"
     assert task.aws_conn_id == "aws_eks"
+
+
+def test_the_batch_dag_runs_a_job_an_array_and_a_pod(client, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PODBROKER_DEFAULT", '{"conn_type": "podbroker", "host": "h", "extra": {"target": "batch"}}'
+    )
+    client.places, client.made = (job_target(),), {"attempts": (job_attempt(),)}
+    dag = dag_of("batch_on_eks")
+    assert [task.task_id for task in dag.tasks] == ["one", "array", "pod"]
+    params = {name: dag.params[name] for name in dag.params} | {"image": "busybox:1"}
+    for at, task in enumerate(dag.tasks):
+        is_job = isinstance(task, BatchOperator)
+        assert task.deferrable is (task.task_id == "array")
+        task.deferrable = False
+        task.render_template_fields({"params": params})
+        client.script = [job_end()] if is_job else [s.result(b'{"parts": 4}'), job_end()]
+        assert task.execute(s.make_context(id=str(at))) == (JOB if is_job else {"parts": 4})
+    one, array = (submit["batch"] for submit in client.submits[:2])
+    assert {submit["target"] for submit in client.submits} == {"batch"}
+    assert (one.job_definition, one.job_queue, one.array_size) == ("astro-remote-batch", "", None)
+    assert (array.array_size, array.attempts) == (4, 2)
+    (container,) = array.eks_properties_override["podProperties"]["containers"]
+    assert container["args"] == ["echo part $AWS_BATCH_JOB_ARRAY_INDEX of 4"]
+    pod = client.submits[2]
+    assert pod["policies"].result is ResultSource.TERMINATION_MESSAGE
+    (base,) = pod["pod"]["spec"]["containers"]
+    assert (base["name"], base["image"]) == ("main", "busybox:1")
+    assert '{"parts": 4}' in base["args"][0]
 
 
 @pytest.fixture

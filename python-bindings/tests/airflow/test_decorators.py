@@ -15,6 +15,7 @@ import scripted as s
 from repository import page
 from versions import DagBag, on_airflow_3, task
 
+from podbroker import ResultSource
 from podbroker.airflow import decorators
 from podbroker.airflow.operator import RemotePodOperator
 from podbroker.airflow.script import (
@@ -72,7 +73,9 @@ def run_in_pod(operator, tmp_path, *, python=sys.executable):
 def prepared(monkeypatch, context):
     """Run ``execute`` of a decorated task up to the place where the pod is made."""
     monkeypatch.setattr(RemotePodOperator, "execute", lambda *_: None)
-    monkeypatch.setattr(decorators, "RESULT_FILE", "return.json")
+    monkeypatch.setitem(decorators.RESULT_FILES, ResultSource.SIDECAR, ("return.json",))
+    message = ("return.json", "termination-log")
+    monkeypatch.setitem(decorators.RESULT_FILES, ResultSource.TERMINATION_MESSAGE, message)
 
     def prepare(decorated, *args, **kwargs):
         operator = decorated(*args, **kwargs).operator
@@ -95,6 +98,18 @@ def test_the_function_runs_in_the_pod_with_its_arguments_and_hands_back_its_valu
     assert done.returncode == 0, done.stderr
     assert done.stdout == "adding käse\n{{ ds }}\n"
     assert json.loads((tmp_path / "return.json").read_text()) == {"sum": 6, "pi": 3}
+
+
+@pytest.mark.parametrize("there", ["return.json", "termination-log"])
+def test_a_value_goes_into_the_file_of_the_termination_message_that_is_there(prepared, tmp_path, there):
+    @task.remote_pod(image="python:3", do_xcom_push=True, result_source="TERMINATION_MESSAGE")
+    def value():
+        return 42
+
+    (tmp_path / there).touch()
+    done = run_in_pod(prepared(value), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {there: "42"}
 
 
 def test_a_function_without_a_value_writes_no_result(prepared, tmp_path):
@@ -236,7 +251,7 @@ def test_what_has_no_source_of_its_own_is_refused(thing):
 
 
 def test_the_script_is_plain_python_of_old_versions():
-    script = script_of(source="def f(): ...\n", function="f", pickler="pickle", result_file="/x")
+    script = script_of(source="def f(): ...\n", function="f", pickler="pickle", result_files=["/x"])
     for text in (script, BOOTSTRAP):
         compile(text, "text", "exec", dont_inherit=True)
 

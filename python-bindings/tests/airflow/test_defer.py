@@ -279,7 +279,7 @@ def test_a_pod_that_cannot_be_read_any_more_is_settled_by_its_name(make, client,
     deferred = defer(make(deferrable=True), context)
     client.script = [s.state(s.S.RUNNING), s.end()]
     event = triggerer.run(deferred.trigger)
-    monkeypatch.setattr("podbroker.airflow.lifecycle.pod_of", lambda _: None)
+    monkeypatch.setattr("podbroker.airflow.pod_lifecycle.pod_of", lambda _: None)
     client.script = [s.end()]
     assert resume(make(deferrable=True), context, deferred, event) is None
     assert client.did("release")

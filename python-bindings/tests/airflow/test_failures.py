@@ -20,7 +20,7 @@ from podbroker.airflow.failure import BY_CLASS, exception_of_error, exception_of
 
 
 def raised(outcome):
-    return exception_of_outcome(outcome, pod_name="pod-1", base_container="base", execution_name="e")
+    return exception_of_outcome(outcome, name="pod-1", base_container="base", execution_name="e")
 
 
 @pytest.mark.parametrize("failure_class", list(FailureClass))

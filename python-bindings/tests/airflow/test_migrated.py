@@ -10,10 +10,22 @@ from versions import DagBag, on_airflow_3
 
 from podbroker.airflow import EksPodOperator, RemotePodOperator
 from podbroker.airflow._compat import KubernetesPodOperator
+from podbroker.airflow.batch_parameters import BATCH_REFUSED as refused_by_batch  # noqa: N811
 from podbroker.airflow.get_provider_info import get_provider_info
 from podbroker.airflow.parameters import PARAMETERS, Verdict
 from podbroker.migrate.analysis import analyse
-from podbroker.migrate.names import DECORATORS, GONE, OPERATORS, OURS, OWNED_METHODS, REFUSED, WITHOUT_EFFECT, Kind
+from podbroker.migrate.names import (
+    BATCH_REFUSED,
+    DECORATORS,
+    GONE,
+    NEW_MODULE,
+    OPERATORS,
+    OURS,
+    OWNED_METHODS,
+    REFUSED,
+    WITHOUT_EFFECT,
+    Kind,
+)
 
 DAG = """
 from airflow.sdk import DAG, task
@@ -93,3 +105,9 @@ def test_a_callback_gets_what_the_list_says_of_its_client():
     assert {"read_namespaced_pod", "delete_namespaced_pod"} <= set(dir(client))
     with pytest.raises(Exception, match="list_node"):
         client.list_node()
+
+
+def test_what_stops_the_rewriting_of_batch_is_what_the_operator_refuses():
+    assert BATCH_REFUSED.keys() == refused_by_batch.keys()
+    module, _, name = f"{NEW_MODULE}.BatchOperator".rpartition(".")
+    assert getattr(importlib.import_module(module), name).__name__ == "BatchOperator"

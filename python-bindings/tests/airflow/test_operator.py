@@ -161,6 +161,19 @@ def test_without_do_xcom_push_nothing_is_asked_for_and_nothing_given(make, clien
     assert client.submits[0]["policies"].result is ResultSource.NONE
 
 
+@pytest.mark.parametrize("source", [ResultSource.TERMINATION_MESSAGE, "TERMINATION_MESSAGE"])
+def test_a_value_may_come_as_the_termination_message(make, client, context, source):
+    client.script = [s.result(b"3"), s.end()]
+    assert make(do_xcom_push=True, result_source=source).execute(context) == 3
+    assert client.submits[0]["policies"].result is ResultSource.TERMINATION_MESSAGE
+
+
+@pytest.mark.parametrize("source", [ResultSource.NONE, "a file"])
+def test_a_value_from_nowhere_is_refused_where_the_task_is_defined(make, source):
+    with pytest.raises(AirflowException, match=f"one of SIDECAR, TERMINATION_MESSAGE, and not {source}"):
+        make(do_xcom_push=True, result_source=source)
+
+
 @pytest.mark.parametrize(
     ("events", "words"),
     [

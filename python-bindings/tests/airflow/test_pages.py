@@ -7,18 +7,27 @@ import re
 import pytest
 import scripted as s
 import yaml
+from batches import JOB, job_attempt, job_end, job_target
 from repository import page, place
 from versions import DagBag, OutletEventAccessors, on_airflow_3
 
-from podbroker.airflow import RemotePodOperator
+from podbroker import ResultSource
+from podbroker.airflow import BatchOperator, RemotePodOperator
 from podbroker.airflow.eks import EksPodOperator
 
 PAGES = [place("docs", "operators", name) for name in ("remote-pod.md", "eks-pod.md")]
-EXAMPLES = [
-    pytest.param(text, id=f"{page.stem}-{at}")
-    for page in PAGES
-    for at, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
-]
+
+
+def examples(pages):
+    return [
+        pytest.param(text, id=f"{page.stem}-{at}")
+        for page in pages
+        for at, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+    ]
+
+
+EXAMPLES = examples(PAGES)
+JOBS = examples([place("docs", "operators", "batch.md"), place("docs", "batch.md")])
 
 
 def read_dag(text, folder):
@@ -64,13 +73,42 @@ def test_the_pods_of_an_example_run(text, tmp_path, client, context, monkeypatch
             assert containers[0]["resources"] == {"limits": {"memory": "64Mi"}}
 
 
+@on_airflow_3
+@pytest.mark.parametrize("text", JOBS)
+def test_the_jobs_of_an_example_run(text, tmp_path, client, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PODBROKER_DEFAULT", '{"conn_type": "podbroker", "host": "h", "extra": {"target": "d"}}'
+    )
+    client.places, client.made = (job_target(),), {"attempts": (job_attempt(),)}
+    dag = read_dag(text, tmp_path)
+    for at, task in enumerate(dag.tasks):
+        is_job = isinstance(task, BatchOperator)
+        hands_back = task.result_source is ResultSource.TERMINATION_MESSAGE
+        client.script = [*([s.result(b'{"rows": 3}')] if hands_back else []), job_end()]
+        task.deferrable = False  # how it defers, is tested elsewhere
+        if is_job and task.depends_on:
+            task.depends_on = [{"jobId": JOB}]  # Airflow would resolve the other task's value
+        context = s.make_context(id=str(at))
+        assert task.execute(context) == (JOB if is_job else {"rows": 3} if hands_back else None)
+        assert ("result" in context["ti"].xcom) is (is_job and hands_back)
+        assert client.submits[-1]["target"] == (task.target or "d")
+    jobs = {submit["batch"].job_definition: submit["batch"] for submit in client.submits if submit["batch"]}
+    assert jobs
+    assert set(jobs) <= {"reports:3", "prepare", "parts", "astro-remote-batch"}
+    assert "parts" not in jobs or jobs["parts"].array_size == 20
+
+
 def test_there_are_examples_on_every_page():
     assert all("```python" in page.read_text() for page in PAGES)
     assert len(EXAMPLES) > 3
+    assert len(JOBS) > 3
 
 
-def test_the_page_of_permissions_has_every_verb_of_the_role_and_no_other():
-    said = set(re.findall(r"^\| `([a-z/]+)` \| `([a-z]+)` \|", page("rbac.md"), re.MULTILINE))
-    role = yaml.safe_load(place("k8s", "remote", "role.yaml").read_text())
+@pytest.mark.parametrize("folder", ["remote", "batch"])
+def test_the_page_of_permissions_has_every_verb_of_the_role_and_no_other(folder):
+    of_pods, _, of_jobs = page("rbac.md").partition("\nAt [a Batch target]")
+    table = of_pods if folder == "remote" else of_jobs
+    said = set(re.findall(r"^\| `([a-z/]+)` \| `([a-z]+)` \|", table, re.MULTILINE))
+    role = yaml.safe_load(place("k8s", folder, "role.yaml").read_text())
     given = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
     assert said == given

@@ -102,6 +102,22 @@ def test_nothing_is_said_of_what_nobody_gave(make, client, context, log):
     assert "overrides" not in log.text
 
 
+def test_what_nobody_gave_asks_for_nothing(make, client, context):
+    client.script = [s.end()]
+    make().execute(context)
+    # A target of AWS Batch refuses every field that it cannot have, unless it is empty or Kubernetes' own default.
+    spec = submitted(client)["spec"]
+    assert {name: value for name, value in spec.items() if value} == {
+        "containers": spec["containers"],
+        "restartPolicy": "Never",
+    }
+    (container,) = spec["containers"]
+    said = {name for name, value in container.items() if value}
+    assert said <= {"name", "image", "command", "terminationMessagePolicy"}
+    assert container.get("terminationMessagePolicy", "File") == "File"
+    assert set(submitted(client)["metadata"]) <= {"annotations", "labels", "name"}
+
+
 def test_a_subclass_that_overrides_a_step_of_upstream_is_told(client, context, log, monkeypatch):
     class Own(RemotePodOperator):
         def await_pod_start(self, pod):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import scripted as s
+from batches import job_attempt, job_end, job_state
 from starts import Driver, started
 from versions import DAG, TaskDeferred
 
@@ -164,6 +165,26 @@ def test_a_failure_goes_to_a_worker_which_raises_what_is_right(driver, client, m
     assert client.did("release") == [(OWN, "claim")]
 
 
+@pytest.mark.parametrize("late", ["", "aws-batch.x"])
+def test_the_name_of_a_pod_that_is_made_later_is_pushed_as_soon_as_it_is_known(driver, client, make, context, late):
+    client.made = {"attempts": (job_attempt(),)}
+    client.script = [job_state(s.S.RUNNING), job_end(s.failed(exit_code=3))]
+    event = driver.run(started(dag_with()))
+    assert event.payload["name"] == ""
+
+    client.script = [job_end(s.failed(exit_code=3), job_attempt(pod=late))]
+    with pytest.raises(ex.RemotePodFailed):
+        resume(make, context, event)
+    assert context["ti"].xcom == ({"pod_name": late, "pod_namespace": "jobs"} if late else {})
+
+
+def test_a_name_that_never_became_known_is_not_pushed(driver, client, pushed):
+    client.made = {"attempts": (job_attempt(),)}
+    client.script = [job_state(s.S.RUNNING), job_end()]
+    assert str(driver.run(started(dag_with())).task_instance_state) == "success"
+    assert pushed == []
+
+
 def test_a_value_is_pushed_by_the_trigger_and_is_not_in_the_event(driver, client, pushed):
     trigger = started(dag_with(do_xcom_push=True))
     client.script = [s.state(s.S.RUNNING), s.result(b'{"word": "a secret"}'), s.end()]
@@ -264,7 +285,7 @@ def test_a_broker_that_is_away_is_waited_for(driver, client):
 
 
 def test_a_broker_that_stays_away_is_left_to_a_worker(driver, client, monkeypatch):
-    monkeypatch.setattr("podbroker.airflow.session.SUBMIT_WINDOW", timedelta(0))
+    monkeypatch.setattr("podbroker.airflow.request.SUBMIT_WINDOW", timedelta(0))
     client.refusals = [UnavailableError("away")]
     assert driver.run(started(dag_with())).payload["status"] == "start"
 

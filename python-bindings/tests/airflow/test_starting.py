@@ -13,7 +13,7 @@ from starts import row_of, scheduled, stored
 from triggers import Listener, hear, shout
 from versions import DAG, DagBag
 
-from podbroker import InfraRetry
+from podbroker import InfraRetry, ResultSource
 from podbroker.airflow import EksPodOperator, RemotePodOperator, starting
 from podbroker.airflow._compat import AIRFLOW_V_3_3_PLUS
 
@@ -61,6 +61,14 @@ def test_a_task_that_asks_for_it_starts_in_the_triggerer():
     assert row["operator"] == "podbroker.airflow.operator.RemotePodOperator"
     assert starting.revived(row["given"])["ttl"] == timedelta(hours=1)
     assert stored(dag) == stored(dag_with(**{**given, "ttl": timedelta(hours=1)})), "each parse stores the same"
+
+
+@from_airflow_3_3
+def test_where_the_value_comes_from_is_stored():
+    given = row_of(dag_with(do_xcom_push=True, result_source=ResultSource.TERMINATION_MESSAGE))["given"]
+    assert given["result_source"] == "TERMINATION_MESSAGE"
+    made = RemotePodOperator(task_id="task", **starting.revived(given))
+    assert made.result_source is ResultSource.TERMINATION_MESSAGE
 
 
 @from_airflow_3_3

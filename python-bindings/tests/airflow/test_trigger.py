@@ -14,6 +14,7 @@ from triggers import Listener, hear, shout, stumble
 
 from podbroker import ContainerRole, InvalidCursorError, NotAllowedError, UnavailableError
 from podbroker.airflow import follower as module
+from podbroker.airflow import trigger_end
 from podbroker.airflow._compat import ExecutionMode
 from podbroker.airflow.follower import Follower
 from podbroker.airflow.lines import LinesAway, LineSpec
@@ -264,7 +265,7 @@ def test_a_kill_of_a_task_that_others_go_on_with_leaves_the_outcome_to_them(trig
 
 
 def test_airflow_may_cancel_again_and_again_while_a_pod_is_ended(triggerer, client, monkeypatch):
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(trigger_end, "PAUSE_SECONDS", 0.0)
     cancel, refusals = client.cancel, [UnavailableError("away")] * 50
 
     def refuse(*args, **kwargs):
@@ -315,7 +316,7 @@ def test_a_kill_after_the_event_changes_nothing(triggerer, client):
 
 
 def test_a_cancel_is_tried_again_while_the_broker_is_away(triggerer, client, monkeypatch):
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(trigger_end, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(module, "KILL_SECONDS", 0.5)
     cancel, refusals = client.cancel, [UnavailableError("away"), UnavailableError("away")]
 
@@ -332,8 +333,8 @@ def test_a_cancel_is_tried_again_while_the_broker_is_away(triggerer, client, mon
 
 @pytest.mark.parametrize("state", ["failed", "success", "skipped", "removed", "restarting", None])
 def test_below_airflow_3_3_a_task_that_was_killed_is_found_out_at_the_end(triggerer, client, monkeypatch, state):
-    monkeypatch.setattr(module, "AIRFLOW_V_3_3_PLUS", False)
-    monkeypatch.setattr(module, "state_from_server", lambda _: state)
+    monkeypatch.setattr(trigger_end, "AIRFLOW_V_3_3_PLUS", False)
+    monkeypatch.setattr(trigger_end, "state_from_server", lambda _: state)
     client.script = [s.state(s.S.RUNNING)]
     triggerer.stop(trigger())
     assert client.did("cancel")
@@ -341,8 +342,8 @@ def test_below_airflow_3_3_a_task_that_was_killed_is_found_out_at_the_end(trigge
 
 @pytest.mark.parametrize("state", ["deferred", "scheduled", "queued", "running", "up_for_retry"])
 def test_below_airflow_3_3_a_task_that_goes_on_keeps_its_pod(triggerer, client, monkeypatch, state):
-    monkeypatch.setattr(module, "AIRFLOW_V_3_3_PLUS", False)
-    monkeypatch.setattr(module, "state_from_server", lambda _: state)
+    monkeypatch.setattr(trigger_end, "AIRFLOW_V_3_3_PLUS", False)
+    monkeypatch.setattr(trigger_end, "state_from_server", lambda _: state)
     client.script = [s.state(s.S.RUNNING), s.lines("one", cursor=b"1")]
     triggerer.stop(trigger())
     assert not client.did("cancel")
@@ -353,8 +354,8 @@ def test_below_airflow_3_3_a_server_without_an_answer_leaves_the_pod(triggerer, 
     def fail(_):
         raise RuntimeError("away")
 
-    monkeypatch.setattr(module, "AIRFLOW_V_3_3_PLUS", False)
-    monkeypatch.setattr(module, "state_from_server", fail)
+    monkeypatch.setattr(trigger_end, "AIRFLOW_V_3_3_PLUS", False)
+    monkeypatch.setattr(trigger_end, "state_from_server", fail)
     client.script = [s.state(s.S.RUNNING)]
     triggerer.stop(trigger())
     assert not client.did("cancel")

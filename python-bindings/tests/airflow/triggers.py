@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
 
 from podbroker import End
-from podbroker.airflow import follower
+from podbroker.airflow import follower, trigger_end
 from podbroker.airflow.channel import Channel
 from podbroker.airflow.trigger import RemotePodTrigger
 
@@ -71,10 +71,11 @@ class FakeTriggerer:
         self.many = FakeMany(client)
         self.channel = Channel(client=client, many=self.many)
         self.error: Exception | None = None
-        monkeypatch.setattr(follower, "channel_of", self._channel_of)
+        for module in (follower, trigger_end):
+            monkeypatch.setattr(module, "channel_of", self._channel_of)
         monkeypatch.setattr("podbroker.airflow.submission.channel_of", self._channel_of)
         self.state: str | None = "failed"
-        monkeypatch.setattr(follower, "state_from_server", lambda _: self.state)
+        monkeypatch.setattr(trigger_end, "state_from_server", lambda _: self.state)
         monkeypatch.setattr("podbroker.airflow.trigger.HOLD_SECONDS", 0.0)
         monkeypatch.setattr("podbroker.airflow.position.FIRST_SECONDS", 0.0)
         monkeypatch.setattr("podbroker.airflow.position._ask", self._ask)

@@ -93,7 +93,13 @@ def execution(name: str, **fields: Any) -> Any:
 def attempt() -> Any:
     """Makes an attempt."""
     return message("Attempt")(
-        number=1, state="EXECUTION_STATE_ENDING", pod_name="p", pod_namespace="n", pod_uid="u", node_name="node"
+        number=1,
+        state="EXECUTION_STATE_ENDING",
+        pod_name="p",
+        pod_namespace="n",
+        pod_uid="u",
+        node_name="node",
+        batch_job_id="job-1",
     )
 
 

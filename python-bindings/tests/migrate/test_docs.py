@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from repository import page
 
-from podbroker.migrate import analysis, arguments, imports, people, values
+from podbroker.migrate import analysis, arguments, batch, imports, people, values
 from podbroker.migrate.command import main
 
 PAGE = page("migration.md")
@@ -56,7 +56,7 @@ def test_the_exit_codes_are_those_of_the_page(capfd):
 
 
 def test_the_page_names_every_code():
-    sources = [Path(module.__file__).read_text() for module in (analysis, arguments, imports, people, values)]
+    sources = [Path(module.__file__).read_text() for module in (analysis, arguments, batch, imports, people, values)]
     codes = set(
         re.findall(
             r'(?:Level\.\w+|node|alias\.node|part|each|attribute|use|item), "([a-z]+(?:-[a-z]+)*)"', "\n".join(sources)

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # Airflow writes into its home when it is imported.
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="podbroker-parameters-"))
@@ -14,9 +15,14 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="podbroker-paramet
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 
 from parity.sources import PROVIDER, SOURCE
+from podbroker.airflow.batch import BatchOperator
+from podbroker.airflow.batch_parameters import BATCH_PARAMETERS, BATCH_TEMPLATE_FIELDS
 from podbroker.airflow.eks import EksPodOperator
 from podbroker.airflow.operator import RemotePodOperator
 from podbroker.airflow.parameters import EKS_PARAMETERS, PARAMETERS, Parameter, upstream_defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "parameters.md"
 
@@ -54,6 +60,17 @@ In place of the Amazon provider's operator. Beside these it takes every argument
 |---|---|---|---|---|
 """
 
+BATCH = """\
+
+## BatchOperator
+
+In place of the Amazon provider's operator (9.39.0), for jobs on EKS. Its own arguments are on [its
+page](operators/batch.md).
+
+| Argument | Default | | Compared | How |
+|---|---|---|---|---|
+"""
+
 NOTES = """\
 
 ## Beside arguments
@@ -76,15 +93,25 @@ def write() -> str:
         if name in ours and repr(ours[name].default) != default:
             default = f"{ours[name].default!r}`, upstream `{default}"
         rows.append(_row(name, default, parameter, templated=name in KubernetesPodOperator.template_fields))
-    eks = inspect.signature(EksPodOperator.__init__).parameters
-    more = []
-    for name, parameter in EKS_PARAMETERS.items():
-        default = (
-            "" if name not in eks else "required" if eks[name].default is eks[name].empty else repr(eks[name].default)
-        )
-        more.append(_row(name, default, parameter, templated=name in EksPodOperator.template_fields))
+    eks = _rows(EksPodOperator, EKS_PARAMETERS, EksPodOperator.template_fields)
+    batch = _rows(BatchOperator, BATCH_PARAMETERS, BATCH_TEMPLATE_FIELDS)
     head = INTRODUCTION.format(provider=PROVIDER, version=SOURCE.version, count=len(PARAMETERS))
-    return head + "\n".join(rows) + "\n" + EKS + "\n".join(more) + "\n" + NOTES
+    return head + "\n".join(rows) + "\n" + EKS + eks + BATCH + batch + NOTES
+
+
+def _rows(kind: type[Any], table: Mapping[str, Parameter], templated: Sequence[str]) -> str:
+    ours = inspect.signature(inspect.unwrap(kind.__init__)).parameters
+    rows = []
+    for name, parameter in table.items():
+        default = (
+            ""
+            if name not in ours
+            else "required"
+            if ours[name].default is ours[name].empty
+            else repr(ours[name].default)
+        )
+        rows.append(_row(name, default, parameter, templated=name in templated) + "\n")
+    return "".join(rows)
 
 
 def _row(name: str, default: str, parameter: Parameter, *, templated: bool) -> str:

@@ -69,7 +69,7 @@ pub(super) fn attempt(attempt: Attempt) -> wire::Attempt {
         pod_namespace: attempt.pod_namespace,
         pod_uid: attempt.pod_uid,
         node_name: attempt.node_name,
-        batch_job_id: String::new(),
+        batch_job_id: attempt.job_id,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The wire's messages and our words, both ways. Whatever a request can get wrong is found here, with the name of the field;
 //! what leaves here is valid.
 
+mod batch;
 mod enums;
 mod event;
 mod execution;

@@ -10,6 +10,7 @@ use wire::target_selector::Selector as WireSelector;
 use wire::workload::Workload;
 
 use super::RequestLimits;
+use super::batch::batch;
 use super::enums::{class, finish, group_action, known, result_source, state};
 use super::label::{is_dns_label, labels};
 use super::manifest::manifest;
@@ -18,7 +19,7 @@ use crate::auth::Caller;
 use crate::backend::{Cancel, Filter, View};
 use crate::error::Error;
 use crate::execution::{
-    ExecutionId, ExecutionName, Follow, Group, InfraRetryRequest, LogMode, PolicyRequest, Submit, SubmitMode,
+    self, ExecutionId, ExecutionName, Follow, Group, InfraRetryRequest, LogMode, PolicyRequest, Submit, SubmitMode,
     WatchOptions,
 };
 use crate::target::{Place, Selector};
@@ -31,6 +32,8 @@ const MAX_REASON_BYTES: usize = 1024;
 const MAX_GRACE: Duration = Duration::from_hours(1);
 const DEFAULT_PAGE: i32 = 100;
 const MAX_PAGE: i32 = 1000;
+/// The feature without which no target runs jobs of AWS Batch.
+const BATCH: &str = "batch";
 /// More than any pod has.
 const MAX_CONTAINERS: usize = 256;
 
@@ -57,25 +60,29 @@ pub(in crate::api) fn submit(
     request: wire::SubmitExecutionRequest,
     caller: &Caller,
     limits: RequestLimits,
+    features: &[&str],
     now: Timestamp,
 ) -> Result<Submit, Error> {
-    supported(&request)?;
+    supported(&request, features)?;
     let mode = match (request.validate_only, request.must_exist) {
         (false, false) => SubmitMode::Create,
         (false, true) => SubmitMode::MustExist,
         (true, false) => SubmitMode::ValidateOnly,
         (true, true) => return Err(Error::invalid_request("must_exist", "cannot be combined with validate_only")),
     };
-    let pod = match request.workload.and_then(|workload| workload.workload) {
-        Some(Workload::Pod(pod)) => pod.manifest,
-        Some(Workload::Batch(_)) => return Err(unsupported("batch")),
-        None => None,
+    let workload = match request.workload.and_then(|workload| workload.workload) {
+        Some(Workload::Pod(wire::PodWorkload { manifest: Some(pod) })) => {
+            execution::Workload::Pod(manifest(pod, limits.max_manifest_bytes)?)
+        }
+        Some(Workload::Batch(work)) => execution::Workload::Batch(Box::new(batch(work, limits.max_manifest_bytes)?)),
+        Some(Workload::Pod(wire::PodWorkload { manifest: None })) | None => {
+            return Err(Error::invalid_request("workload", "a pod's manifest or a job is needed"));
+        }
     };
-    let pod = pod.ok_or_else(|| Error::invalid_request("workload", "a pod's manifest is needed"))?;
     Ok(Submit {
         id: request.execution_id.parse().map_err(|error| Error::invalid_id("execution_id", &error))?,
         submit_before: submit_before(request.submit_before, now)?,
-        manifest: manifest(pod, limits.max_manifest_bytes)?,
+        workload,
         labels: labels(request.labels)?,
         policies: policies(request.policies.unwrap_or_default())?,
         group: request.group.as_ref().map(group).transpose()?,
@@ -85,12 +92,13 @@ pub(in crate::api) fn submit(
 }
 
 /// Refuses what this version does not have. To ignore it would be to run something else than was asked for.
-fn supported(request: &wire::SubmitExecutionRequest) -> Result<(), Error> {
-    let has = |feature: &&String| crate::api::FEATURES.contains(&feature.as_str());
+fn supported(request: &wire::SubmitExecutionRequest, features: &[&str]) -> Result<(), Error> {
+    let has = |feature: &str| crate::api::FEATURES.contains(&feature) || features.contains(&feature);
     if let Some(feature) = request.required_features.iter().find(|feature| !has(feature)) {
         return Err(unsupported(&feature.chars().take(64).collect::<String>()));
     }
-    Ok(())
+    let is_batch = matches!(&request.workload, Some(wire::Workload { workload: Some(Workload::Batch(_)) }));
+    if is_batch && !has(BATCH) { Err(unsupported(BATCH)) } else { Ok(()) }
 }
 
 fn unsupported(feature: &str) -> Error {

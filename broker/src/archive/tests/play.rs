@@ -66,6 +66,7 @@ pub(super) fn attempt(state: State) -> Attempt {
         pod_namespace: "pods".to_owned(),
         pod_uid: "uid".to_owned(),
         node_name: "node".to_owned(),
+        job_id: String::new(),
     }
 }
 
@@ -355,7 +356,7 @@ pub(super) fn request() -> Submit {
     Submit {
         id: address().id,
         submit_before: Timestamp::now(),
-        manifest: serde_json::Map::new(),
+        workload: crate::execution::Workload::Pod(serde_json::Map::new()),
         labels: BTreeMap::new(),
         policies: crate::execution::PolicyRequest::default(),
         group: None,

@@ -165,7 +165,7 @@ async fn lines_that_were_rotated_away_come_from_the_archive_and_the_rest_live() 
 #[tokio::test]
 async fn a_submit_finds_what_is_only_in_the_archive() {
     let world = World::new();
-    let digest = crate::execution::spec_digest(&request().manifest, &request().labels, &request().policies, None);
+    let digest = crate::execution::spec_digest(&request().workload, &request().labels, &request().policies, None);
     let mut story = story();
     if let Some(Event { kind: EventKind::End(last), .. }) = story.last_mut() {
         last.digest = digest;

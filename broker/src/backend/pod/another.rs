@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::core::response;
 use serde_json::json;
 use tokio::time::Instant;
@@ -15,6 +14,7 @@ use tracing::{info, warn};
 
 use super::api::{ApiError, Run};
 use super::attempts::{Attempts, Next};
+use super::carrier::Carrier;
 use super::view::View;
 use super::{PodBackend, describe, manifest, names};
 use crate::error::{Error, Refusal};
@@ -44,10 +44,14 @@ impl PodBackend {
         };
         let address = describe::address(self.hub.settings(), attempts.oldest());
         let Some(name) = attempts.pod_name(number) else { return Ok(()) };
-        let pod = match manifest::build_next(self.hub.settings(), &address, (number, &name), &first) {
+        let mut pod = match manifest::build_next(self.hub.settings(), &address, (number, &name), &first) {
             Ok(pod) => pod,
             Err(why) => return self.refuse(&attempts, number, None, why).await,
         };
+        let workload = manifest::workload(&first).map_err(Error::bug)?;
+        if let Err(error) = self.prepare(&mut pod, &workload, &attempts.oldest().policies) {
+            return self.refuse(&attempts, number, Some(FailureClass::InvalidSpec), error.to_string()).await;
+        }
         if read.elapsed() > FRESH {
             return Err(Error::NotInStep { target: self.settings.target.to_string() });
         }
@@ -55,7 +59,9 @@ impl PodBackend {
             Ok(created) => {
                 info!(execution = %address.name(), pod = name, "another attempt was made");
                 let created = serde_json::from_value(created).map_err(|error| Error::bug(error.to_string()))?;
-                return self.hub.learn(&created).map(drop).map_err(Error::bug);
+                let attempts = self.hub.learn(&created).map_err(Error::bug)?;
+                self.begin(&attempts);
+                return Ok(());
             }
             Err(ApiError::Refused(status)) if status.reason == response::reason::ALREADY_EXISTS => {
                 return self.meet(&attempts, number, &name).await;
@@ -79,8 +85,8 @@ impl PodBackend {
     }
 
     /// A pod as it is now; `None` if it is no more.
-    async fn read_again(&self, name: &str) -> Result<Option<Pod>, Error> {
-        match self.api.get::<Pod>(name).await {
+    async fn read_again(&self, name: &str) -> Result<Option<Carrier>, Error> {
+        match self.api.get::<Carrier>(name).await {
             Ok(pod) => Ok(Some(pod)),
             Err(error) if error.code() == Some(404) => Ok(None),
             Err(error) => Err(self.error("read a pod", error)),

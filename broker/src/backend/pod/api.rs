@@ -10,7 +10,6 @@ use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
-use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
 use kube::core::Status;
 use kube::core::params::{ListParams, WatchParams};
@@ -19,6 +18,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::PodSettings;
+use super::carrier::{Carrier, Carriers, PODS};
 use super::clock::ServerClock;
 use super::names::group;
 use super::selection::Selection;
@@ -123,20 +124,22 @@ pub(super) struct LogRequest<'a> {
     pub(super) limit_bytes: Option<u64>,
 }
 
-/// The pods of one namespace, and what happens to them.
+/// The carriers and the pods of one namespace, and what happens to them.
 #[derive(Clone)]
 pub(super) struct PodApi {
     client: kube::Client,
     namespace: String,
+    carriers: Carriers,
     /// `podbroker/1.2.3 (instance)`; the execution is added per request.
     agent: String,
     clock: ServerClock,
 }
 
 impl PodApi {
-    pub(super) fn new(client: kube::Client, namespace: &str, instance: &str, clock: ServerClock) -> Self {
+    pub(super) fn new(client: kube::Client, settings: &PodSettings, clock: ServerClock) -> Self {
+        let PodSettings { instance, namespace, .. } = settings;
         let agent = format!("podbroker/{} ({instance})", env!("CARGO_PKG_VERSION"));
-        Self { client, namespace: namespace.to_owned(), agent, clock }
+        Self { client, namespace: namespace.clone(), carriers: settings.carriers(), agent, clock }
     }
 
     /// The API server's time.
@@ -153,54 +156,60 @@ impl PodApi {
         format!("{group}/v1/namespaces/{}/{resource}", self.namespace)
     }
 
-    fn pods(&self) -> String {
-        self.all("pods")
+    fn carriers(&self) -> String {
+        self.all(self.carriers.resource())
     }
 
-    fn pod(&self, name: &str) -> String {
-        format!("{}/{name}", self.pods())
+    fn carrier(&self, name: &str) -> String {
+        format!("{}/{name}", self.carriers())
     }
 
-    /// Creates a pod. Unknown and doubled fields are refused, not dropped.
+    /// Creates a carrier. Unknown and doubled fields are refused, not dropped.
     pub(super) async fn create(&self, pod: &Value, execution: &str, run: Run) -> Result<Value, ApiError> {
         let dry = match run {
             Run::Real => "",
             Run::Dry => "&dryRun=All",
         };
-        let path = format!("{}?fieldValidation=Strict&fieldManager=podbroker{dry}", self.pods());
+        let path = format!("{}?fieldValidation=Strict&fieldManager=podbroker{dry}", self.carriers());
         self.json(self.request(Method::POST, &path, execution).json(pod)?).await
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T, ApiError> {
-        self.json(self.request(Method::GET, &self.pod(name), name).empty()?).await
+        self.json(self.request(Method::GET, &self.carrier(name), name).empty()?).await
     }
 
-    /// Changes a pod by a JSON merge patch, if it still is the one with that uid.
-    pub(super) async fn patch(&self, name: &str, uid: &str, mut patch: Value) -> Result<Pod, ApiError> {
+    /// A pod, whatever carries the attempt that it was made for.
+    pub(super) async fn get_pod(&self, name: &str, execution: &str) -> Result<Value, ApiError> {
+        let path = format!("{}/{name}", self.all(PODS));
+        self.json(self.request(Method::GET, &path, execution).empty()?).await
+    }
+
+    /// Changes a carrier by a JSON merge patch, if it still is the one with that uid.
+    pub(super) async fn patch(&self, name: &str, uid: &str, mut patch: Value) -> Result<Carrier, ApiError> {
         patch["metadata"]["uid"] = json!(uid);
-        let url = format!("{}?fieldManager=podbroker", self.pod(name));
+        let url = format!("{}?fieldManager=podbroker", self.carrier(name));
         let request = self.request(Method::PATCH, &url, name);
         self.json(request.typed("application/merge-patch+json").json(&patch)?).await
     }
 
-    /// Takes our finalizer away and leaves those of others; with a version, if nobody has changed the pod since.
+    /// Takes our finalizer away and leaves those of others; with a version, if nobody has changed the carrier since.
     pub(super) async fn remove_finalizer(
         &self,
         name: &str,
         uid: &str,
         finalizer: &str,
         version: Option<u64>,
-    ) -> Result<Pod, ApiError> {
+    ) -> Result<Carrier, ApiError> {
         let mut patch = json!({ "metadata": { "uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer] } });
         if let Some(version) = version {
             patch["metadata"]["resourceVersion"] = json!(version.to_string());
         }
-        let url = format!("{}?fieldManager=podbroker", self.pod(name));
+        let url = format!("{}?fieldManager=podbroker", self.carrier(name));
         let request = self.request(Method::PATCH, &url, name);
         self.json(request.typed("application/strategic-merge-patch+json").json(&patch)?).await
     }
 
-    /// Deletes a pod, if it still is the one with that uid.
+    /// Deletes a carrier, if it still is the one with that uid.
     pub(super) async fn delete(&self, name: &str, uid: &str, grace: Option<u64>) -> Result<(), ApiError> {
         let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": uid } });
         if let Some(grace) = grace {
@@ -209,7 +218,7 @@ impl PodApi {
         self.delete_with(name, &options).await
     }
 
-    /// Deletes a pod, if nobody has changed it since.
+    /// Deletes a carrier, if nobody has changed it since.
     pub(super) async fn delete_version(&self, name: &str, uid: &str, version: u64) -> Result<(), ApiError> {
         let preconditions = json!({ "uid": uid, "resourceVersion": version.to_string() });
         let options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions });
@@ -217,7 +226,7 @@ impl PodApi {
     }
 
     async fn delete_with(&self, name: &str, options: &Value) -> Result<(), ApiError> {
-        let request = self.request(Method::DELETE, &self.pod(name), name).json(options)?;
+        let request = self.request(Method::DELETE, &self.carrier(name), name).json(options)?;
         self.json::<Value>(request).await.map(drop)
     }
 
@@ -263,7 +272,7 @@ impl PodApi {
         name: &str,
         log: &LogRequest<'_>,
     ) -> Result<impl Stream<Item = Result<Bytes, kube::Error>> + use<>, ApiError> {
-        let mut path = format!("{}/log?timestamps=true&container={}", self.pod(name), log.container);
+        let mut path = format!("{}/{name}/log?timestamps=true&container={}", self.all(PODS), log.container);
         if log.follow {
             path.push_str("&follow=true");
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::record::Record;
 use super::status::{self, Status, is_over};
 use super::view::{Presence, View};
 use crate::execution::{CancelIntent, Effect, FailureClass, Outcome, State};
@@ -174,7 +175,8 @@ fn may_have_started(view: &View) -> bool {
     let has_run = view.containers.iter().any(|container| !container.is_hidden() && container.has_run());
     let lost = |class| matches!(class, FailureClass::NodeLost | FailureClass::SpotInterrupted);
     let is_lost = || status::status(view).outcome.and_then(|outcome| outcome.class).is_some_and(lost);
-    has_run || (!view.node.is_empty() && is_lost())
+    let may_have_run = view.record().is_some_and(Record::may_have_run);
+    has_run || may_have_run || (!view.node.is_empty() && is_lost())
 }
 
 /// An intent that means the execution. A start deadline means one attempt only.

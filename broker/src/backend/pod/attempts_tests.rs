@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::super::carrier::Carrier;
 use super::*;
 use crate::execution::{InfraRetryRequest, PolicyDefaults, PolicyRequest};
 
@@ -83,7 +83,7 @@ pub(in crate::backend::pod) fn view(
         Pods::BeingEvicted => ("Running", terminated(137), disrupted("EvictionByEvictionAPI")),
         Pods::NodeLost => ("Failed", json!({ "waiting": {} }), disrupted("DeletionByPodGC")),
     };
-    let pod: Pod = serde_json::from_value(json!({
+    let pod: Carrier = serde_json::from_value(json!({
         "metadata": {
             "name": format!("x-{number}"), "namespace": "n", "uid": format!("u{number}"), "resourceVersion": "7",
             "creationTimestamp": at(0), "finalizers": ["podbroker.io/outcome"],

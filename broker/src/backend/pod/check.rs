@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::PodSettings;
 use super::api::{ApiError, PodApi, Run};
+use super::carrier::Carriers;
 use super::names::group;
 use crate::backend::{Check, Verdict};
 use crate::identity::eks::{Chain, LINKS, Link};
@@ -20,6 +21,26 @@ const VERBS: [(&str, &str, &str); 13] = [
     ("watch", "pods", ""),
     ("patch", "pods", ""),
     ("delete", "pods", ""),
+    ("get", "pods", "log"),
+    ("list", "events", ""),
+    ("watch", "events", ""),
+    ("create", "leases", ""),
+    ("list", "leases", ""),
+    ("patch", "leases", ""),
+    ("delete", "leases", ""),
+];
+
+/// The same in the namespace of a target's jobs.
+const VERBS_FOR_JOBS: [(&str, &str, &str); 16] = [
+    ("create", "configmaps", ""),
+    ("get", "configmaps", ""),
+    ("list", "configmaps", ""),
+    ("watch", "configmaps", ""),
+    ("patch", "configmaps", ""),
+    ("delete", "configmaps", ""),
+    ("get", "pods", ""),
+    ("list", "pods", ""),
+    ("watch", "pods", ""),
     ("get", "pods", "log"),
     ("list", "events", ""),
     ("watch", "events", ""),
@@ -70,7 +91,11 @@ pub(super) fn check(
         let identified = identity.verdict == Verdict::Passed;
         yield identity;
         let mut permitted = identified;
-        for (verb, resource, subresource) in VERBS {
+        let verbs = match settings.carriers() {
+            Carriers::Pods => VERBS.as_slice(),
+            Carriers::Records => VERBS_FOR_JOBS.as_slice(),
+        };
+        for (verb, resource, subresource) in verbs {
             let permission = if identified {
                 permission(&settings, &api, verb, resource, subresource).await
             } else {
@@ -223,7 +248,32 @@ async fn permission(settings: &PodSettings, api: &PodApi, verb: &str, resource: 
 }
 
 async fn dry_run(settings: &PodSettings, api: &PodApi) -> Check {
-    let pod = json!({
+    let (object, what) = match settings.carriers() {
+        Carriers::Pods => (pod(settings), "pod"),
+        Carriers::Records => (record(settings), "record"),
+    };
+    match api.create(&object, "check", Run::Dry).await {
+        Ok(_) => passed("create", "", format!("a {what} would be accepted in {}", settings.namespace)),
+        Err(error) => {
+            let fix = format!(
+                "mend what the cluster names: a missing namespace {}, an admission policy or a quota",
+                settings.namespace
+            );
+            failed("create", "", causes(&error), fix)
+        }
+    }
+}
+
+fn record(settings: &PodSettings) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": "podbroker-check", "namespace": settings.namespace },
+    })
+}
+
+fn pod(settings: &PodSettings) -> Value {
+    json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": { "name": "podbroker-check", "namespace": settings.namespace },
@@ -237,15 +287,5 @@ async fn dry_run(settings: &PodSettings, api: &PodApi) -> Check {
                 "resources": { "requests": { "cpu": "1m", "memory": "16Mi" }, "limits": { "cpu": "100m", "memory": "32Mi" } },
             }],
         },
-    });
-    match api.create(&pod, "check", Run::Dry).await {
-        Ok(_) => passed("create", "", format!("a pod would be accepted in {}", settings.namespace)),
-        Err(error) => {
-            let fix = format!(
-                "mend what the cluster names: a missing namespace {}, an admission policy or a quota",
-                settings.namespace
-            );
-            failed("create", "", causes(&error), fix)
-        }
-    }
+    })
 }

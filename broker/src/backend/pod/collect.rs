@@ -12,7 +12,7 @@ use super::names::RESULT_NAME;
 use super::result;
 use super::status::is_over;
 use super::view::{ContainerState, ContainerView, View};
-use crate::execution::{NoResult, RESULT_PATH};
+use crate::execution::NoResult;
 
 /// The pause before a read that failed is tried again; the watch's drain deadline ends the trying.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -20,7 +20,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The result as the deciding container's termination message.
 pub(super) fn termination_message(view: &View) -> Result<Bytes, NoResult> {
     match view.deciding().find_map(ContainerView::termination) {
-        Some(end) if end.message.is_empty() => Err(NoResult::Missing(format!("no container wrote {RESULT_PATH}"))),
+        // Which file that is, is not said: of a job of AWS Batch it is Kubernetes' own.
+        Some(end) if end.message.is_empty() => {
+            Err(NoResult::Missing("no container left a termination message".to_owned()))
+        }
         Some(end) => Ok(Bytes::from(end.message.clone())),
         None => Err(NoResult::Missing("the container that writes the result never ran".to_owned())),
     }

@@ -41,12 +41,20 @@ pub(super) fn execution(settings: &PodSettings, attempts: &Attempts) -> Executio
 
 /// One attempt.
 pub(super) fn attempt(view: &View, state: State) -> Attempt {
+    let (pod_name, pod_uid, job_id) = match view.record() {
+        None => (view.pod_name.clone(), view.uid.clone(), String::new()),
+        Some(record) => {
+            let (name, uid) = record.pod();
+            (name, uid, record.job_id().to_owned())
+        }
+    };
     Attempt {
         number: view.attempt,
         state,
-        pod_name: view.pod_name.clone(),
+        pod_name,
         pod_namespace: view.namespace.clone(),
-        pod_uid: view.uid.clone(),
+        pod_uid,
         node_name: view.node.clone(),
+        job_id,
     }
 }

@@ -12,6 +12,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::super::clock::ServerClock;
+use super::super::hub::tests::settings;
 use super::*;
 
 /// What the API server does with one request.
@@ -125,7 +126,7 @@ async fn run_with(answers: Vec<Answer>) -> (Vec<(u64, String)>, Vec<String>) {
             Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
         }
     });
-    let api = PodApi::new(kube::Client::new(service, "n"), "n", "i", ServerClock::default());
+    let api = PodApi::new(kube::Client::new(service, "n"), &settings(), ServerClock::default());
     let selection = Selection { resource: "pods", labels: Some("a=b".to_owned()), fields: Some("c=d".to_owned()) };
     let mut notes = Notes::default();
     tokio::select! {

@@ -8,22 +8,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::api::PodApi;
 use super::attempts::Attempts;
+use super::carrier::Carrier;
 use super::clock::ServerClock;
-use super::events::{self, Access, Early, PodEvent};
+use super::events::{self, Access, Early};
 use super::feed;
 use super::intake::{EventIntake, PodIntake};
 use super::orphans::Orphans;
+use super::record::Ledger;
 use super::roster::Roster;
 use super::selection::Selection;
-use super::view::{Presence, View};
+use super::view::{Nature, Presence, View};
 use super::{PodSettings, describe};
+use crate::backend::job::Jobs;
 use crate::backend::{Census, Health, Presence as Told};
 use crate::execution::Address;
 
@@ -57,17 +59,21 @@ pub(super) struct State {
     /// The version up to which the watch has told everything; 0 before the first list.
     seen: u64,
     /// Pods that have not run, by name: the execution's hash and the attempt's number.
-    waiting: HashMap<String, (String, u32)>,
+    pub(super) waiting: HashMap<String, (String, u32)>,
     /// Whether events can be read.
-    access: Access,
-    early: Early,
+    pub(super) access: Access,
+    pub(super) early: Early,
+    /// Brings jobs and their pods together with the records; a target that runs no jobs has none.
+    pub(super) ledger: Option<Ledger>,
+    /// Why the pods of jobs are not in step; their first list was not read yet, or they cannot be watched.
+    pub(super) parts: Health,
     settings: Arc<PodSettings>,
     census: Arc<Census>,
 }
 
 impl Hub {
-    pub(super) fn new(settings: Arc<PodSettings>, clock: ServerClock) -> Self {
-        let pods = Selection::of_pods(&settings.instance, &settings.target);
+    pub(super) fn new(settings: Arc<PodSettings>, clock: ServerClock, jobs: Option<Arc<dyn Jobs>>) -> Self {
+        let pods = Selection::of_carriers(&settings);
         let state = State {
             health: Health::Starting,
             executions: HashMap::new(),
@@ -80,6 +86,8 @@ impl Hub {
             waiting: HashMap::new(),
             access: Access::Open,
             early: Early::default(),
+            parts: if jobs.is_some() { Health::Starting } else { Health::Serving },
+            ledger: jobs.map(Ledger::new),
             settings: Arc::clone(&settings),
             census: Arc::default(),
         };
@@ -100,18 +108,21 @@ impl Hub {
     }
 
     /// What the target is.
-    pub(super) fn settings(&self) -> &PodSettings {
+    pub(super) fn settings(&self) -> &Arc<PodSettings> {
         &self.settings
     }
 
     /// Whether the watch is in step.
     pub(super) fn health(&self) -> Health {
-        self.state().health.clone()
+        let state = self.state();
+        let of_both = if state.health == Health::Serving { &state.parts } else { &state.health };
+        of_both.clone()
     }
 
     /// Whether the first list was read, so that what is not in the index is not in the cluster.
     pub(super) fn is_in_step(&self) -> bool {
-        self.state().seen > 0
+        let state = self.state();
+        state.seen > 0 && state.parts != Health::Starting
     }
 
     /// Waits for a change that the reconciler may have to act on.
@@ -167,11 +178,13 @@ impl Hub {
         let mut state = self.state();
         let known = state.executions.get(&hash).and_then(|attempts| attempts.number(view.attempt)).cloned();
         match known {
-            Some(known) if known.presence == Presence::Present => {
-                let name = known.pod_name.clone();
-                state.pod_followers.entry(name).or_insert_with(|| watch::Sender::new(known)).subscribe()
+            // Logs are those of the pods behind a record.
+            Some(known) if view.nature == Nature::Part => {
+                let part = known.record().and_then(|record| record.part(&view.uid)).unwrap_or_else(|| Arc::clone(view));
+                state.follow_pod(part)
             }
-            _ => watch::Sender::new(Arc::clone(view)).subscribe(),
+            Some(known) => state.follow_pod(known),
+            None => watch::Sender::new(Arc::clone(view)).subscribe(),
         }
     }
 
@@ -182,7 +195,7 @@ impl Hub {
 
     /// Takes in a pod that an answer brought, so that a caller reads what it wrote before the watch tells it. Returns the
     /// execution with it.
-    pub(super) fn learn(&self, pod: &Pod) -> Result<Arc<Attempts>, &'static str> {
+    pub(super) fn learn(&self, pod: &Carrier) -> Result<Arc<Attempts>, &'static str> {
         let view = View::of(pod)?;
         let hash = self.hash(&view);
         let mut state = self.state();
@@ -212,8 +225,9 @@ impl Hub {
                 feed::run(api, &events::selection(), &mut EventIntake::new(self)).await;
             }
         };
-        let both = futures::future::join(feed::run(api, &self.pods, &mut pods), events);
-        stop.run_until_cancelled(both).await;
+        let parts = self.watch_parts(api);
+        let all = futures::future::join3(feed::run(api, &self.pods, &mut pods), events, parts);
+        stop.run_until_cancelled(all).await;
     }
 
     /// Notes how the target is.
@@ -234,7 +248,7 @@ impl Hub {
     }
 
     /// Takes in a version of a pod.
-    pub(super) fn apply(&self, pod: &Pod) {
+    pub(super) fn apply(&self, pod: &Carrier) {
         match View::of(pod) {
             Ok(view) => {
                 let hash = self.hash(&view);
@@ -252,7 +266,7 @@ impl Hub {
     }
 
     /// A pod is no more. Of one that was tampered with, the last that could be read stands.
-    pub(super) fn forget(&self, pod: &Pod) {
+    pub(super) fn forget(&self, pod: &Carrier) {
         match View::of(pod) {
             Ok(view) => {
                 let hash = self.hash(&view);
@@ -286,44 +300,15 @@ impl Hub {
             state.remove(&hash, view);
         }
     }
-
-    /// Takes in what an event says of a pod.
-    pub(super) fn hear(&self, about: &ObjectReference, event: PodEvent) {
-        let (Some(name), Some(uid)) = (&about.name, &about.uid) else { return };
-        let mut state = self.state();
-        let waiting = state.waiting.get(name).and_then(|(hash, attempt)| {
-            let view = state.executions.get(hash)?.number(*attempt)?;
-            (view.uid == *uid).then(|| (hash.clone(), View::clone(view)))
-        });
-        if let Some((hash, mut view)) = waiting {
-            if events::keep(&mut view.events, event) {
-                state.put(&hash, Arc::new(view));
-            }
-            return;
-        }
-        state.early.push(uid.clone(), event);
-    }
-
-    /// Notes whether events can be read, and tells those who wait for a pod.
-    pub(super) fn allow_events(&self, access: Access) {
-        let mut state = self.state();
-        if state.access == access {
-            return;
-        }
-        state.access = access;
-        for (hash, attempt) in state.waiting.values().cloned().collect::<Vec<_>>() {
-            let view = state.executions.get(&hash).and_then(|attempts| attempts.number(attempt)).cloned();
-            if let Some(view) = view {
-                state.put(&hash, Arc::new(View { access, ..View::clone(&view) }));
-            }
-        }
-    }
 }
 
 impl State {
     /// Takes in a version of a pod, with what is known of it besides; returns its execution.
     fn take(&mut self, hash: &str, mut view: View, now: Timestamp) -> Arc<Attempts> {
         view.access = self.access;
+        if view.record().is_some() {
+            return self.take_record(hash, view);
+        }
         match self.executions.get(hash).and_then(|attempts| attempts.number(view.attempt)) {
             Some(known) => view.inherit(known, now),
             None => self.early.take(&view.uid, &mut view.events),
@@ -336,8 +321,25 @@ impl State {
         self.put(hash, Arc::new(view))
     }
 
+    /// Follows a pod. The channel of one that is no more is closed.
+    fn follow_pod(&mut self, known: Arc<View>) -> watch::Receiver<Arc<View>> {
+        if known.presence == Presence::Gone {
+            return watch::Sender::new(known).subscribe();
+        }
+        let name = known.pod_name.clone();
+        self.pod_followers.entry(name).or_insert_with(|| watch::Sender::new(known)).subscribe()
+    }
+
+    /// Tells those who follow a pod.
+    pub(super) fn tell_pod(&mut self, view: &Arc<View>) {
+        tell(&mut self.pod_followers, &view.pod_name, view);
+        if view.presence == Presence::Gone {
+            self.pod_followers.remove(&view.pod_name);
+        }
+    }
+
     /// Takes in a view; returns its execution.
-    fn put(&mut self, hash: &str, view: Arc<View>) -> Arc<Attempts> {
+    pub(super) fn put(&mut self, hash: &str, view: Arc<View>) -> Arc<Attempts> {
         self.changed.insert(hash.to_owned());
         tell(&mut self.pod_followers, &view.pod_name, &view);
         self.groups.add(hash, &view);
@@ -360,7 +362,11 @@ impl State {
             return;
         }
         let pod_name = last.pod_name.clone();
-        let attempts = self.put(hash, Arc::new(View { presence: Presence::Gone, ..last }));
+        let attempts = if last.record().is_some() {
+            self.remove_record(hash, &last)
+        } else {
+            self.put(hash, Arc::new(View { presence: Presence::Gone, ..last }))
+        };
         self.pod_followers.remove(&pod_name);
         self.waiting.remove(&pod_name);
         if attempts.is_gone() {
@@ -386,4 +392,4 @@ fn tell<T>(followers: &mut HashMap<String, watch::Sender<Arc<T>>>, key: &str, va
 
 #[cfg(test)]
 #[path = "hub_tests.rs"]
-mod tests;
+pub(super) mod tests;

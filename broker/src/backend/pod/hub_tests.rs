@@ -2,33 +2,38 @@ use k8s_openapi::api::core::v1::Event;
 use serde_json::{Value, json};
 
 use super::super::Finalizer;
+use super::super::events::PodEvent;
 use super::super::following::{Followed, Interest};
 use super::super::notices::notices;
 use super::super::status::tests::pod;
 use super::*;
 use crate::execution::PolicyDefaults;
 
-fn hub() -> Arc<Hub> {
-    let settings = PodSettings {
+pub(in crate::backend::pod) fn settings() -> PodSettings {
+    PodSettings {
         instance: "main".parse().unwrap(),
         target: "prod".parse().unwrap(),
         namespace: "n".to_owned(),
         defaults: PolicyDefaults::default(),
         result_image: "busybox:1".to_owned(),
         finalizer: Finalizer::Keep,
-    };
-    Arc::new(Hub::new(Arc::new(settings), ServerClock::default()))
+        records: None,
+    }
 }
 
-fn read(pod: Value) -> Pod {
+fn hub() -> Arc<Hub> {
+    Arc::new(Hub::new(Arc::new(settings()), ServerClock::default(), None))
+}
+
+fn read(pod: Value) -> Carrier {
     serde_json::from_value(pod).unwrap()
 }
 
-fn creating() -> Pod {
+fn creating() -> Carrier {
     read(pod(json!({ "phase": "Pending" })))
 }
 
-fn running() -> Pod {
+fn running() -> Carrier {
     let mut running = pod(json!({ "phase": "Running", "containerStatuses": [{
         "name": "base", "state": { "running": { "startedAt": "2026-11-21T08:00:02Z" } },
         "restartCount": 0, "image": "", "imageID": "", "ready": true,

@@ -1,21 +1,62 @@
 //! Hands the hub what its feeds bring: the target's pods, and the events of pods.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use tracing::{debug, warn};
 
 use super::api::ApiError;
-use super::events::{Access, PodEvent};
+use super::carrier::Carrier;
+use super::events::{self, Access, PodEvent};
 use super::feed::Intake;
 use super::hub::Hub;
+use super::view::View;
 use crate::backend::Health;
 
 /// How long a role that does not allow to read events is left alone.
 const EVENTS_PAUSE: Duration = Duration::from_mins(10);
 
-/// Takes the target's pods in.
+impl Hub {
+    /// Takes in what an event says of a pod.
+    pub(super) fn hear(&self, about: &ObjectReference, event: PodEvent) {
+        let (Some(name), Some(uid)) = (&about.name, &about.uid) else { return };
+        let mut state = self.state();
+        let waiting = state.waiting.get(name).and_then(|(hash, attempt)| {
+            let view = state.executions.get(hash)?.number(*attempt)?;
+            (view.uid == *uid).then(|| (hash.clone(), View::clone(view)))
+        });
+        if let Some((hash, mut view)) = waiting {
+            if events::keep(&mut view.events, event) {
+                state.put(&hash, Arc::new(view));
+            }
+            return;
+        }
+        let news = state.ledger.as_mut().and_then(|ledger| ledger.hear(name, uid, &event));
+        match news {
+            Some(news) => state.take_news(news),
+            None => state.early.push(uid.clone(), event),
+        }
+    }
+
+    /// Notes whether events can be read, and tells those who wait for a pod.
+    pub(super) fn allow_events(&self, access: Access) {
+        let mut state = self.state();
+        if state.access == access {
+            return;
+        }
+        state.access = access;
+        for (hash, attempt) in state.waiting.values().cloned().collect::<Vec<_>>() {
+            let view = state.executions.get(&hash).and_then(|attempts| attempts.number(attempt)).cloned();
+            if let Some(view) = view {
+                state.put(&hash, Arc::new(View { access, ..View::clone(&view) }));
+            }
+        }
+    }
+}
+
+/// Takes the target's carriers in.
 pub(super) struct PodIntake<'a> {
     hub: &'a Hub,
     /// The names that the list under way has brought.
@@ -29,9 +70,9 @@ impl<'a> PodIntake<'a> {
 }
 
 impl Intake for PodIntake<'_> {
-    type Object = Pod;
+    type Object = Carrier;
 
-    fn version(pod: &Pod) -> Option<String> {
+    fn version(pod: &Carrier) -> Option<String> {
         pod.metadata.resource_version.clone()
     }
 
@@ -39,7 +80,7 @@ impl Intake for PodIntake<'_> {
         self.listed.clear();
     }
 
-    fn list(&mut self, pod: Pod) {
+    fn list(&mut self, pod: Carrier) {
         self.hub.apply(&pod);
         self.listed.extend(pod.metadata.name);
     }
@@ -52,11 +93,11 @@ impl Intake for PodIntake<'_> {
         self.hub.set_health(Health::Serving);
     }
 
-    fn put(&mut self, pod: Pod) {
+    fn put(&mut self, pod: Carrier) {
         self.hub.apply(&pod);
     }
 
-    fn remove(&mut self, pod: Pod) {
+    fn remove(&mut self, pod: Carrier) {
         self.hub.forget(&pod);
     }
 

@@ -1,29 +1,24 @@
-//! From a request to the Pod that is created: a pure function.
+//! From a request to the object that is created: a pure function.
 //!
 //! The caller's manifest stays as it is, untyped, apart from what the contract says the broker sets. What the API server
 //! checks anyway is left to it; what would break a promise of ours is refused here.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
+use super::carrier::{Carrier, Carriers};
 use super::names::{
-    ATTEMPT_LABEL, CANCEL, CLAIMS, DECIDED, DIGEST, EXECUTION_LABEL, FINALIZER, ID, INSTANCE_LABEL, LABELS, MANIFEST,
-    POLICIES, PREFIX, REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUBMITTED_BY, SUPERSEDED, TARGET_LABEL,
-    TENANT_LABEL, WAITS, WISHED_NAME,
+    ATTEMPT_LABEL, CANCEL, CLAIMS, DECIDED, DIGEST, DOUBT, EXECUTION_LABEL, FINALIZER, ID, INSTANCE_LABEL, JOB, LABELS,
+    MANIFEST, OUTCOME, POLICIES, PREFIX, REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUBMITTED_BY, SUBMITTING,
+    SUPERSEDED, TARGET_LABEL, TENANT_LABEL, WAITS, WISHED_NAME,
 };
 use super::result;
 use super::view::View;
-use super::{Finalizer, PodSettings};
+use super::{Finalizer, PodSettings, packing, record};
 use crate::error::Error;
-use crate::execution::{Address, Policies, PolicyRequest, ResultSource, Submit, SubmitMode};
+use crate::execution::{Address, Policies, PolicyRequest, ResultSource, Submit, SubmitMode, Workload};
 
 /// What the API server allows all annotations of an object to be together.
 const ANNOTATION_LIMIT: usize = 256 << 10;
@@ -40,7 +35,7 @@ const SERVER_SET: [&str; 8] = [
     "generation",
 ];
 
-/// The Pod of an attempt.
+/// The carrier of an attempt.
 pub(super) fn build(
     settings: &PodSettings,
     address: &Address,
@@ -53,15 +48,14 @@ pub(super) fn build(
         let why = "needs the end of each attempt, and the target does not keep it (finalizer = false)";
         return Err(Error::invalid_request("policies.infra_retry", why));
     }
-    let mut pod = submit.manifest.clone();
-    fixed(&mut pod, "apiVersion", "v1")?;
-    fixed(&mut pod, "kind", "Pod")?;
-    if pod.remove("status").is_some_and(|status| !status.is_null()) {
-        return Err(Error::invalid_spec("status", "is written by the cluster; leave it out"));
-    }
-    let wished_name = metadata(settings, &mut pod)?;
-    spec(settings, &mut pod, policies)?;
-
+    let (mut pod, wished_name) = match (settings.carriers(), &submit.workload) {
+        (Carriers::Records, workload) => record::object(settings, workload, policies)?,
+        (Carriers::Pods, Workload::Pod(manifest)) => pod(settings, manifest, policies)?,
+        (Carriers::Pods, Workload::Batch(_)) => {
+            let why = format!("the target {} runs pods; a job needs a target with a job queue", settings.target);
+            return Err(Error::invalid_request("workload.batch", why));
+        }
+    };
     let metadata = object(&mut pod, "metadata", "metadata")?;
     metadata.insert("name".to_owned(), json!(address.pod_name(attempt)));
     let labels = object(metadata, "labels", "metadata.labels")?;
@@ -82,7 +76,7 @@ pub(super) fn build(
     annotate(DIGEST, digest.to_owned());
     annotate(POLICIES, to_json(policies)?);
     annotate(LABELS, to_json(&submit.labels)?);
-    annotate(MANIFEST, packed(&submit.manifest)?);
+    annotate(MANIFEST, packing::pack(&submit.workload)?);
     if let Some(name) = wished_name {
         annotate(WISHED_NAME, name);
     }
@@ -100,22 +94,21 @@ pub(super) fn build(
     Ok(Value::Object(pod))
 }
 
-/// The Pod of a later attempt, from that of the first; the error is for a person. What the broker wrote about the execution
+/// The carrier of a later attempt, from that of the first; the error is for a person. What the broker wrote about the execution
 /// goes along, and what it wrote about the attempt does not; neither does the packed manifest, which the first one keeps.
 pub(super) fn build_next(
     settings: &PodSettings,
     address: &Address,
     (number, name): (u32, &str),
-    first: &Pod,
+    first: &Carrier,
 ) -> Result<Value, String> {
     let view = View::of(first)?;
     let none = BTreeMap::new();
     let annotations = first.metadata.annotations.as_ref().unwrap_or(&none);
-    let manifest = annotations.get(MANIFEST).ok_or("the first attempt's manifest is missing")?;
     let submit = Submit {
         id: view.id,
         submit_before: view.submit_before,
-        manifest: unpacked(manifest).ok_or("the first attempt's manifest is damaged")?,
+        workload: workload(first)?,
         labels: view.labels,
         policies: PolicyRequest::default(),
         group: None,
@@ -139,29 +132,51 @@ pub(super) fn build_next(
     Ok(pod)
 }
 
+/// What the first attempt keeps of what is to be run.
+pub(super) fn workload(first: &Carrier) -> Result<Workload, &'static str> {
+    let annotations = first.metadata.annotations.as_ref();
+    let packed = annotations.and_then(|annotations| annotations.get(MANIFEST));
+    packing::unpack(packed.ok_or("the first attempt's manifest is missing")?)
+        .ok_or("the first attempt's manifest is damaged")
+}
+
 /// Labels and annotations that a later attempt does not take from the first.
-const OF_ONE_ATTEMPT: [&str; 10] =
-    [ATTEMPT_LABEL, MANIFEST, CANCEL, STOP, WAITS, REFUSED, DECIDED, RELEASED, CLAIMS, SUPERSEDED];
-
-/// More than any manifest has: what is longer was made to hurt.
-const UNPACKED_LIMIT: u64 = 8 << 20;
-
-/// The manifest as it was packed by `build`.
-fn unpacked(packed: &str) -> Option<Map<String, Value>> {
-    let bytes = BASE64_STANDARD.decode(packed).ok()?;
-    let manifest = std::io::Read::take(flate2::read::GzDecoder::new(bytes.as_slice()), UNPACKED_LIMIT);
-    serde_json::from_reader(manifest).ok()
-}
-
-fn packed(manifest: &Map<String, Value>) -> Result<String, Error> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    let bytes = to_json(manifest)?;
-    let packed = gzip.write_all(bytes.as_bytes()).and_then(|()| gzip.finish());
-    packed.map(|bytes| BASE64_STANDARD.encode(bytes)).map_err(|error| Error::bug(format!("cannot pack: {error}")))
-}
+const OF_ONE_ATTEMPT: [&str; 14] = [
+    ATTEMPT_LABEL,
+    MANIFEST,
+    CANCEL,
+    STOP,
+    WAITS,
+    REFUSED,
+    DECIDED,
+    RELEASED,
+    CLAIMS,
+    SUPERSEDED,
+    SUBMITTING,
+    JOB,
+    DOUBT,
+    OUTCOME,
+];
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|error| Error::bug(format!("cannot write JSON: {error}")))
+}
+
+/// The caller's pod, as it is created but for what the broker writes into its metadata, and the name that was asked for.
+fn pod(
+    settings: &PodSettings,
+    manifest: &Map<String, Value>,
+    policies: &Policies,
+) -> Result<(Map<String, Value>, Option<String>), Error> {
+    let mut pod = manifest.clone();
+    fixed(&mut pod, "apiVersion", "v1")?;
+    fixed(&mut pod, "kind", "Pod")?;
+    if pod.remove("status").is_some_and(|status| !status.is_null()) {
+        return Err(Error::invalid_spec("status", "is written by the cluster; leave it out"));
+    }
+    let wished_name = metadata(settings, &mut pod)?;
+    spec(settings, &mut pod, policies)?;
+    Ok((pod, wished_name))
 }
 
 /// A field that may be missing but may not be something else.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::execution::{PolicyDefaults, PolicyRequest, SubmitMode, spec_digest};
+use crate::execution::{PolicyDefaults, PolicyRequest, SubmitMode, Workload, spec_digest};
 
 fn settings() -> PodSettings {
     PodSettings {
@@ -13,6 +13,7 @@ fn settings() -> PodSettings {
         defaults: PolicyDefaults::default(),
         result_image: "busybox:1".to_owned(),
         finalizer: Finalizer::Keep,
+        records: None,
     }
 }
 
@@ -28,14 +29,14 @@ fn built(manifest: Value, policies: &PolicyRequest) -> Result<Value, Error> {
     let submit = Submit {
         id: address.id.clone(),
         submit_before: "2026-11-21T08:00:00Z".parse().unwrap(),
-        manifest,
+        workload: Workload::Pod(manifest),
         labels: BTreeMap::from([("dag".to_owned(), "etl".to_owned())]),
         policies: policies.clone(),
         group: None,
         mode: SubmitMode::Create,
         subject: "airflow".to_owned(),
     };
-    let digest = spec_digest(&submit.manifest, &submit.labels, policies, None);
+    let digest = spec_digest(&submit.workload, &submit.labels, policies, None);
     build(&settings, &address, 1, &submit, &policies.resolve(&settings.defaults)?, &digest)
 }
 
@@ -86,7 +87,8 @@ fn what_the_caller_sent_stays_as_it_is_also_what_we_do_not_know() {
     assert_eq!(pod["metadata"]["annotations"]["b"], "c");
     assert_eq!(pod["metadata"]["finalizers"], json!(["x/y", "podbroker.io/outcome"]));
     let packed = pod["metadata"]["annotations"]["podbroker.io/manifest"].as_str().unwrap();
-    assert_eq!(Value::Object(unpacked(packed).unwrap()), manifest);
+    let Some(Workload::Pod(unpacked)) = packing::unpack(packed) else { panic!("a pod") };
+    assert_eq!(Value::Object(unpacked), manifest);
 }
 
 #[test]
@@ -144,7 +146,8 @@ fn a_manifest_that_does_not_fit_beside_its_copy_is_refused() {
     let mut noise = String::new();
     for seed in 0..6000 {
         let (seed, policies) = (json!({ "n": seed }), PolicyRequest::default());
-        noise += &spec_digest(seed.as_object().unwrap(), &BTreeMap::new(), &policies, None);
+        let seed = Workload::Pod(seed.as_object().unwrap().clone());
+        noise += &spec_digest(&seed, &BTreeMap::new(), &policies, None);
     }
     manifest["spec"]["containers"][0]["args"] = json!([noise]);
     assert_eq!(field_of(&built(manifest, &PolicyRequest::default()).unwrap_err()), "metadata.annotations");
@@ -212,7 +215,7 @@ fn a_later_attempt_is_made_from_the_manifest_as_it_was_sent_and_not_from_the_liv
     for (key, value) in written.map(|key| (key, "{}")) {
         live["metadata"]["annotations"][format!("podbroker.io/{key}")] = json!(value);
     }
-    let first: Pod = serde_json::from_value(live.clone()).unwrap();
+    let first: Carrier = serde_json::from_value(live.clone()).unwrap();
     let address = describe_address(&first);
 
     let next = build_next(&settings(), &address, (2, "x-2"), &first).unwrap();
@@ -241,7 +244,7 @@ fn a_later_attempt_is_made_from_the_manifest_as_it_was_sent_and_not_from_the_liv
     }
 }
 
-fn describe_address(pod: &Pod) -> Address {
+fn describe_address(pod: &Carrier) -> Address {
     super::super::describe::address(&settings(), &View::of(pod).unwrap())
 }
 
@@ -251,12 +254,12 @@ fn another_attempt_needs_the_finalizer() {
         PolicyRequest { infra_retry: Some(crate::execution::InfraRetryRequest::default()), ..PolicyRequest::default() };
     let policies = policies.resolve(&PolicyDefaults::default()).unwrap();
     let off = PodSettings { finalizer: Finalizer::Off, ..settings() };
-    let first: Pod = serde_json::from_value(built(simple(), &PolicyRequest::default()).unwrap()).unwrap();
+    let first: Carrier = serde_json::from_value(built(simple(), &PolicyRequest::default()).unwrap()).unwrap();
     let Value::Object(manifest) = simple() else { panic!("a manifest is an object") };
     let submit = Submit {
         id: "x".parse().unwrap(),
         submit_before: "2026-11-21T08:00:00Z".parse().unwrap(),
-        manifest,
+        workload: Workload::Pod(manifest),
         labels: BTreeMap::new(),
         policies: PolicyRequest::default(),
         group: None,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use tracing::info;
 
 use super::api::ApiError;
 use super::attempts::Attempts;
+use super::carrier::Carrier;
 use super::names::{EXECUTION_LABEL, FINALIZER, GROUP_LABEL};
 use super::selection::Selection;
 use super::view::View;
@@ -36,7 +36,7 @@ impl PodBackend {
     /// All executions of these pods, by the cluster's word.
     pub(super) async fn learn_all(&self, pods: &Selection) -> Result<Vec<Arc<Attempts>>, ApiError> {
         let mut found: Vec<Arc<Attempts>> = Vec::new();
-        let learn = |pod: Pod| {
+        let learn = |pod: Carrier| {
             let Ok(attempts) = self.hub.learn(&pod) else { return };
             // The pods of one execution come one by one; the last answer has all of them.
             let address = |attempts: &Attempts| describe::address(&self.settings, attempts.oldest());
@@ -59,7 +59,7 @@ impl PodBackend {
         let mut held = claim::held(first);
         // What is written to the first pod is refused if the claims were changed; what is written to a later one is not.
         if first.membership.is_some() && attempts.latest().attempt != first.attempt {
-            match self.api.get::<Pod>(&first.pod_name).await {
+            match self.api.get::<Carrier>(&first.pod_name).await {
                 Ok(pod) => held = claim::held(&View::of(&pod).map_err(Error::bug)?),
                 Err(error) if error.code() == Some(404) => {}
                 Err(error) => return Err(self.error("read a pod", error)),
@@ -79,7 +79,7 @@ impl PodBackend {
                 Err(error) => return Err(self.error("change a pod", error)),
             }
             // Most changes are the kubelet's, and do not matter.
-            let pod: Pod = self.api.get(&view.pod_name).await.map_err(|error| self.error("read a pod", error))?;
+            let pod: Carrier = self.api.get(&view.pod_name).await.map_err(|error| self.error("read a pod", error))?;
             let now = View::of(&pod).map_err(Error::bug)?;
             self.hub.learn(&pod).map_err(Error::bug)?;
             if now.uid != view.uid || now.membership != view.membership {

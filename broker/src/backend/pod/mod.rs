@@ -8,11 +8,13 @@
 mod another;
 mod api;
 mod attempts;
+mod carrier;
 mod check;
 mod chunk;
 mod claim;
 mod clock;
 mod collect;
+mod container;
 mod deletion;
 mod describe;
 mod events;
@@ -28,9 +30,12 @@ mod member;
 mod names;
 mod node;
 mod notices;
+mod objects;
 mod orphans;
+mod packing;
 mod place;
 mod reconcile;
+mod record;
 mod refusal;
 mod result;
 mod roster;
@@ -48,19 +53,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use k8s_openapi::api::core::v1::Pod;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span};
 
 use self::api::PodApi;
-use self::attempts::Attempts;
+use self::carrier::Carriers;
 use self::clock::ServerClock;
 use self::following::Interest;
 use self::hub::Hub;
 use self::logs::Logs;
-use self::view::View;
+use self::record::Runner;
+use super::job::Jobs;
 use super::{Backend, Cancel, Check, EventStream, Filter, Health, Keeper, Presence, Submitted, View as Depth};
 use crate::error::{Error, Refusal};
 use crate::execution::{
@@ -70,6 +75,7 @@ use crate::execution::{
 use crate::identity::{Connection, eks};
 
 pub use self::logs::{Spool, SpoolLimits, SpoolUse};
+pub use self::record::RecordSettings;
 pub use self::uninstall::HeldPods;
 
 /// Whether pods get the finalizer that keeps their outcome.
@@ -96,6 +102,14 @@ pub struct PodSettings {
     pub result_image: String,
     /// Whether outcomes are protected.
     pub finalizer: Finalizer,
+    /// Set where attempts are jobs, which are carried by records, and not pods of ours.
+    pub records: Option<RecordSettings>,
+}
+
+impl PodSettings {
+    fn carriers(&self) -> Carriers {
+        if self.records.is_some() { Carriers::Records } else { Carriers::Pods }
+    }
 }
 
 /// Runs executions as pods.
@@ -109,28 +123,41 @@ pub struct PodBackend {
     replica: String,
     words: orphans::Words,
     keeper: Option<Arc<dyn Keeper>>,
+    /// Does what is due for records, on a target that runs jobs.
+    runner: Option<Arc<Runner>>,
 }
 
 impl PodBackend {
-    /// Starts the target's watch and its reconciler, which end with `stop`. The keeper is asked before a pod is deleted.
+    /// Starts the target's watch and its reconciler, which end with `stop`. The keeper is asked before a pod is deleted. A target
+    /// that runs jobs has both `settings.records` and who runs them.
     pub fn start(
         settings: PodSettings,
         connection: Connection,
         spool: Arc<Spool>,
         keeper: Option<Arc<dyn Keeper>>,
+        jobs: Option<Arc<dyn Jobs>>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let Connection { client, chain, .. } = connection;
         let clock = ServerClock::default();
         let settings = Arc::new(settings);
-        let hub = Arc::new(Hub::new(Arc::clone(&settings), clock.clone()));
-        let api = PodApi::new(client, &settings.namespace, settings.instance.as_str(), clock);
+        let hub = Arc::new(Hub::new(Arc::clone(&settings), clock.clone(), jobs.clone()));
+        let api = PodApi::new(client, &settings, clock);
         let logs = Logs::new(api.clone(), spool, tasks, stop);
         let replica = format!("podbroker-{:016x}", rand::random::<u64>());
         let words = orphans::Words::default();
-        let backend = Arc::new(Self { settings, api, hub, logs, chain, replica, words, keeper });
-        let span = info_span!("target", name = %backend.settings.target);
+        let span = info_span!("target", name = %settings.target);
+        let runner = jobs.as_ref().and_then(|jobs| {
+            let parts = (api.clone(), Arc::clone(&hub));
+            Runner::new(parts, Arc::clone(jobs), replica.clone(), tasks.clone(), stop.clone())
+        });
+        if let Some(jobs) = jobs {
+            let (listening, listen_stop) = (Arc::clone(&hub), stop.clone());
+            let listen = async move { listen_stop.run_until_cancelled(listening.watch_jobs(&*jobs)).await };
+            tasks.spawn(listen.instrument(span.clone()));
+        }
+        let backend = Arc::new(Self { settings, api, hub, logs, chain, replica, words, keeper, runner });
         if let Some(chain) = backend.chain.clone() {
             let announce_stop = stop.clone();
             let announce = async move { announce_stop.run_until_cancelled(chain.announce()).await };
@@ -154,45 +181,6 @@ impl PodBackend {
         }
     }
 
-    /// The labels say that it belongs to this installation and this target.
-    fn is_ours(&self, pod: &Pod) -> bool {
-        let label = |key: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
-        label(names::INSTANCE_LABEL) == Some(self.settings.instance.as_str())
-            && label(names::TARGET_LABEL) == Some(self.settings.target.as_str())
-    }
-
-    /// The execution, from the index or, since another replica may just have created it, from the cluster.
-    async fn find(&self, address: &Address) -> Result<Arc<Attempts>, Error> {
-        if let Some(attempts) = self.hub.get(&address.hash()) {
-            return Ok(attempts);
-        }
-        let name = address.pod_name(1);
-        let missing = || Error::NoSuchExecution { name: address.name().to_string() };
-        let pod = match self.api.get::<Pod>(&name).await {
-            Ok(pod) => pod,
-            Err(error) if error.code() == Some(404) => return self.find_member(address).await?.ok_or_else(missing),
-            Err(error) => return Err(self.error("read a pod", error)),
-        };
-        let view = View::of(&pod).map_err(|_| missing())?;
-        if !self.is_ours(&pod) || describe::address(&self.settings, &view) != *address {
-            return Err(missing());
-        }
-        let mut attempts = self.hub.learn(&pod).map_err(Error::bug)?;
-        // It may have gone on since then.
-        while let Some(next) = attempts.standing().next.and_then(|next| attempts.pod_name(next.number)) {
-            match self.api.get::<Pod>(&next).await {
-                Ok(pod) if self.is_ours(&pod) => match self.hub.learn(&pod).map_err(Error::bug)? {
-                    more if more.latest().attempt > attempts.latest().attempt => attempts = more,
-                    _ => break,
-                },
-                Ok(_) => break,
-                Err(error) if error.code() == Some(404) => break,
-                Err(error) => return Err(self.error("read a pod", error)),
-            }
-        }
-        Ok(attempts)
-    }
-
     /// Why what the watch would know is not known.
     fn not_in_step(&self) -> Error {
         match self.hub.health() {
@@ -200,37 +188,6 @@ impl PodBackend {
             Health::Starting | Health::Serving | Health::Unreachable(_) => {
                 Error::NotInStep { target: self.settings.target.to_string() }
             }
-        }
-    }
-
-    /// Changes a pod and takes in the answer. Returns the execution after it.
-    async fn patch(&self, view: &View, patch: Value) -> Result<Arc<Attempts>, Error> {
-        if view.membership.is_some() {
-            return self.patch_member(view, patch).await;
-        }
-        let pod = self
-            .api
-            .patch(&view.pod_name, &view.uid, patch)
-            .await
-            .map_err(|error| self.error("change a pod", error))?;
-        self.hub.learn(&pod).map_err(Error::bug)
-    }
-
-    /// Asks for the end of what has not ended. Returns the execution after it.
-    async fn end(&self, view: &View, intent: CancelIntent, grace: Option<u64>) -> Result<Arc<Attempts>, Error> {
-        let text = serde_json::to_string(&intent).map_err(|error| Error::bug(error.to_string()))?;
-        let annotations = json!({ names::CANCEL: text });
-        // The kubelet ends a pod whose deadline has passed with the pod's own grace, and keeps exit codes and logs. A pod
-        // without a node has no kubelet, and another grace than its own needs a delete.
-        if !view.node.is_empty() && grace.is_none() {
-            let spec = json!({ "activeDeadlineSeconds": 1 });
-            return self.patch(view, json!({ "metadata": { "annotations": annotations }, "spec": spec })).await;
-        }
-        let marked = self.patch(view, json!({ "metadata": { "annotations": annotations } })).await?;
-        match self.api.delete(&view.pod_name, &view.uid, grace).await {
-            Ok(()) => Ok(marked),
-            Err(error) if error.code() == Some(404) => Ok(marked),
-            Err(error) => Err(self.error("delete a pod", error)),
         }
     }
 }
@@ -246,14 +203,7 @@ impl Backend for PodBackend {
         let attempts = self.find(&address).await?;
         let mut execution = describe::execution(&self.settings, &attempts);
         if depth == Depth::Full {
-            let pod: Value = match self.api.get(&attempts.latest().pod_name).await {
-                Ok(pod) => pod,
-                Err(error) if error.code() == Some(404) => {
-                    return Err(Error::NoSuchExecution { name: address.name().to_string() });
-                }
-                Err(error) => return Err(self.error("read a pod", error)),
-            };
-            execution.pod_json = Some(serde_json::to_vec(&pod).map_err(|error| Error::bug(error.to_string()))?);
+            execution.pod_json = self.read_pod(&attempts).await?;
         }
         Ok(execution)
     }
@@ -357,36 +307,10 @@ impl Backend for PodBackend {
     }
 
     fn check(&self) -> BoxStream<'static, Check> {
-        check::check(Arc::clone(&self.settings), self.api.clone(), self.chain.clone()).boxed()
-    }
-}
-
-impl PodBackend {
-    /// Asks for the end of an execution that has no outcome. Returns it as it is then.
-    async fn stop(
-        &self,
-        attempts: &Attempts,
-        intent: CancelIntent,
-        grace: Option<u64>,
-    ) -> Result<Arc<Attempts>, Error> {
-        let view = attempts.latest();
-        if view.cancel.is_none() && attempts.standing().next.is_none() {
-            return self.end(view, intent, grace).await;
+        let checks = check::check(Arc::clone(&self.settings), self.api.clone(), self.chain.clone());
+        match &self.runner {
+            Some(runner) => checks.chain(runner.check()).boxed(),
+            None => checks.boxed(),
         }
-        // This attempt ends without us; what counts is that it is the last.
-        let text = serde_json::to_string(&intent).map_err(|error| Error::bug(error.to_string()))?;
-        self.patch(view, json!({ "metadata": { "annotations": { names::STOP: text } } })).await
-    }
-
-    /// Writes annotations to an execution whose outcome is known, and ends what still runs in its pod, in one request.
-    async fn end_the_rest(&self, view: &View, mut annotations: Value) -> Result<Arc<Attempts>, Error> {
-        if view.is_terminal() || view.node.is_empty() {
-            return self.patch(view, json!({ "metadata": { "annotations": annotations } })).await;
-        }
-        if view.decided.is_none() {
-            annotations[names::DECIDED] = json!(self.api.clock().now());
-        }
-        let spec = json!({ "activeDeadlineSeconds": 1 });
-        self.patch(view, json!({ "metadata": { "annotations": annotations }, "spec": spec })).await
     }
 }

@@ -11,6 +11,8 @@ pub(super) const TENANT_LABEL: &str = "podbroker.io/tenant";
 pub(super) const EXECUTION_LABEL: &str = "podbroker.io/execution";
 /// The hash of the group's address, on members of one.
 pub(super) const GROUP_LABEL: &str = "podbroker.io/group";
+/// On a pod that AWS Batch made: the job. Batch writes it.
+pub(super) const JOB_LABEL: &str = "batch.amazonaws.com/job-id";
 /// Which execution of its group it is, from 1.
 pub(super) const GENERATION_LABEL: &str = "podbroker.io/generation";
 /// The attempt's number.
@@ -51,6 +53,15 @@ pub(super) const SUPERSEDED: &str = "podbroker.io/superseded-at";
 pub(super) const DECIDED: &str = "podbroker.io/decided-at";
 /// RFC 3339: the claim holder has all it wants.
 pub(super) const RELEASED: &str = "podbroker.io/released-at";
+
+/// On a record, from its creation on: who submits its job, since when, and which try that is, as JSON.
+pub(super) const SUBMITTING: &str = "podbroker.io/submitting";
+/// On a record: the job that was made for it, as JSON.
+pub(super) const JOB: &str = "podbroker.io/job";
+/// On a record: a submit was not answered, so there may be another job than the one that is known, as JSON.
+pub(super) const DOUBT: &str = "podbroker.io/submit-in-doubt";
+/// On a record: how the attempt ended, as JSON. Written once.
+pub(super) const OUTCOME: &str = "podbroker.io/outcome-is";
 
 /// On a replica's Lease: the executions that it follows, by the first characters of their hashes, or `*`.
 pub(super) const FOLLOWED: &str = "podbroker.io/followed";

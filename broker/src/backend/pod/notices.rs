@@ -5,6 +5,7 @@
 
 use super::events::{self, Access, Happening};
 use super::node::NodeContact;
+use super::record::{Queue, queue};
 use super::status::{image_trouble, is_image_trouble, is_ordinary};
 use super::view::{ContainerState, ContainerView, View};
 use crate::execution::{ContainerRole, FailureClass, Notice, Severity};
@@ -108,6 +109,7 @@ fn hindrances(view: &View) -> Vec<Keyed> {
     if !view.gates.is_empty() {
         found.push(queued(view));
     }
+    found.extend(queue(view).and_then(in_queue));
     let latest = events::latest(view);
     if let Some(words) = &view.unschedulable {
         if latest.is_some_and(|event| event.happening == Happening::ScalingUp) {
@@ -125,6 +127,22 @@ fn hindrances(view: &View) -> Vec<Keyed> {
     found.extend(latest.map(happening));
     found.extend(init(view));
     found
+}
+
+/// A job that has no pod yet.
+fn in_queue(queue: Queue<'_>) -> Option<Keyed> {
+    match queue {
+        // That is over in a moment.
+        Queue::Submitting | Queue::Waits("") => None,
+        Queue::InDoubt => {
+            let message = "nobody answered whether the job was made; it is being looked for".to_owned();
+            Some(keyed("SUBMIT_IN_DOUBT", "", "", Severity::Warning, message))
+        }
+        Queue::Waits(words) => {
+            let severity = if words.starts_with("MISCONFIGURATION") { Severity::Warning } else { Severity::Info };
+            Some(keyed("QUEUED", "", words, severity, format!("the job waits in its queue: {words}")))
+        }
+    }
 }
 
 fn queued(view: &View) -> Keyed {

@@ -252,8 +252,7 @@ impl PodBackend {
         if let Some((_, words)) = read.as_ref().filter(|(at, _)| at.elapsed() < AT_MOST_EVERY) {
             return Ok(Arc::clone(words));
         }
-        let selection =
-            Selection { resource: "leases", ..Selection::of_pods(&self.settings.instance, &self.settings.target) };
+        let selection = Selection { resource: "leases", ..Selection::of_carriers(&self.settings) };
         let mut words = Vec::new();
         self.api.list(&selection, |lease: Lease| words.extend(Word::of(lease))).await?;
         let (old, words): (Vec<_>, Vec<_>) = words.into_iter().partition(|word| add(word.until, FORGOTTEN_AFTER) < now);

@@ -18,6 +18,7 @@ use super::clock::add;
 use super::following::Followed;
 use super::member::Leave;
 use super::names::FINALIZER;
+use super::record::{Record, Step};
 use super::schedule::Schedule;
 use super::view::{Presence, View};
 use super::{claim, describe, status};
@@ -59,6 +60,8 @@ enum Act {
     Next(u32),
     /// It has its outcome, nobody needs it any more, and a container beside the deciding ones runs on.
     EndTheRest,
+    /// Something about one of its jobs.
+    Record(u32, Step),
     /// Nobody needs it any more.
     Delete,
     /// Others may delete it.
@@ -126,6 +129,9 @@ fn to_be_ended(attempts: &Attempts, state: State, followed: Followed) -> Option<
 
 /// When what has not started is ended for that.
 fn start_ends(latest: &View) -> Option<Timestamp> {
+    if latest.record().is_some_and(Record::has_ended) {
+        return None;
+    }
     if status::is_hopeless(latest) {
         return latest.created;
     }
@@ -165,6 +171,9 @@ impl PodBackend {
 
     /// Returns how long there is nothing more to do.
     async fn turn(&self, memory: &mut Memory) -> Duration {
+        if let Some(runner) = &self.runner {
+            runner.end_abandoned();
+        }
         for hash in self.hub.take_changed() {
             self.plan(memory, &hash);
         }
@@ -222,14 +231,24 @@ impl PodBackend {
             self.hub.orphans.forget(hash);
             return;
         };
-        let Some((at, _)) = self.due(memory, hash, &attempts) else { return memory.schedule.clear(hash) };
-        let jitter = SignedDuration::from_millis(rand::random_range(0..JITTER_MILLIS));
+        let Some((at, act)) = self.due(memory, hash, &attempts) else { return memory.schedule.clear(hash) };
+        // Where somebody waits for it, which job it is and how that ended is written down at once.
+        let is_waited_for =
+            matches!(act, Act::Record(_, Step::Adopt | Step::Conclude)) && self.hub.is_followed(hash) == Followed::Here;
+        let jitter = if is_waited_for { 0 } else { rand::random_range(0..JITTER_MILLIS) };
+        let jitter = SignedDuration::from_millis(jitter);
         let not_before = memory.failed.get(hash).map_or(Timestamp::MIN, |(moment, _)| *moment);
         memory.schedule.set(hash, add(at, jitter).max(not_before));
     }
 
     fn due(&self, memory: &Memory, hash: &str, attempts: &Attempts) -> Option<(Timestamp, Act)> {
-        let (at, act) = due(attempts, self.hub.is_followed(hash))?;
+        let of_record = self.runner.as_ref().and_then(|runner| runner.due(attempts));
+        let of_record = of_record.map(|(at, number, step)| (at, Act::Record(number, step)));
+        let (at, act) = match (due(attempts, self.hub.is_followed(hash)), of_record) {
+            // What may have jobs that nobody knows of is kept until they were looked for.
+            (Some((_, Act::Delete | Act::LetGo)), Some(of_record)) => of_record,
+            (any, of_record) => any.into_iter().chain(of_record).min_by_key(|(at, _)| *at)?,
+        };
         if matches!(act, Act::Delete | Act::LetGo) && self.hub.has_later(attempts.oldest()) {
             // When that one is gone, the hub says that this one has changed.
             return None;
@@ -273,6 +292,12 @@ impl PodBackend {
                 self.end_the_rest(latest, serde_json::json!({})).await.map(drop)
             }
             Act::Next(number) => self.make_attempt(attempts, *number).await,
+            Act::Record(number, step) => {
+                if let Some(runner) = &self.runner {
+                    runner.act_soon(attempts, *number, *step);
+                }
+                Ok(())
+            }
             Act::Delete | Act::LetGo => {
                 // The first attempt goes first: without it no other one is made, whatever is left of the rest. The latest one,
                 // which has the outcome, goes last.

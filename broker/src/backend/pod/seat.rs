@@ -13,7 +13,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::core::response;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -21,6 +20,7 @@ use tracing::info;
 
 use super::api::{ApiError, Run};
 use super::attempts::Attempts;
+use super::carrier::Carrier;
 use super::group::{Decision, Member, Standing, Tie, decide};
 use super::names::{CLAIMS, GENERATION_LABEL, GROUP, GROUP_LABEL, SUPERSEDED};
 use super::submit::{FIRST_PAUSE, LONGEST_PAUSE, TRY_FOR, is_missing_namespace};
@@ -268,6 +268,7 @@ impl PodBackend {
         metadata["labels"][GROUP_LABEL] = json!(seat.hash());
         metadata["labels"][GENERATION_LABEL] = json!(generation.to_string());
         metadata["annotations"][GROUP] = json!(seat.id.as_str());
+        self.prepare(&mut pod, &request.workload, &policies)?;
         Ok(pod)
     }
 
@@ -281,7 +282,7 @@ impl PodBackend {
                 Ok(self.created(&joining.address, created)?)
             }
             Err(ApiError::Refused(status)) if status.reason == response::reason::ALREADY_EXISTS => {
-                let taken: Pod = self.api.get(&name).await.map_err(|error| Failed::Request(OPERATION, error))?;
+                let taken: Carrier = self.api.get(&name).await.map_err(|error| Failed::Request(OPERATION, error))?;
                 let hash = joining.seat.hash();
                 let is_member = View::of(&taken)
                     .is_ok_and(|view| view.membership.is_some_and(|membership| membership.group == hash));

@@ -1,7 +1,8 @@
 //! What of a namespace is listed and watched.
 
-use super::names::{INSTANCE_LABEL, TARGET_LABEL};
-use crate::execution::{InstanceId, TargetName};
+use super::PodSettings;
+use super::carrier::PODS;
+use super::names::{INSTANCE_LABEL, JOB_LABEL, TARGET_LABEL};
 
 /// Which objects of the namespace a list or a watch is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,10 +16,16 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// All pods of an installation's target.
-    pub(super) fn of_pods(instance: &InstanceId, target: &TargetName) -> Self {
-        let labels = format!("{INSTANCE_LABEL}={instance},{TARGET_LABEL}={target}");
-        Self { resource: "pods", labels: Some(labels), fields: None }
+    /// All carriers of an installation's target.
+    pub(super) fn of_carriers(settings: &PodSettings) -> Self {
+        let labels = format!("{INSTANCE_LABEL}={},{TARGET_LABEL}={}", settings.instance, settings.target);
+        Self { resource: settings.carriers().resource(), labels: Some(labels), fields: None }
+    }
+
+    /// All pods that were made for the jobs of a target.
+    pub(super) fn of_parts(settings: &PodSettings) -> Self {
+        let labels = format!("{INSTANCE_LABEL}={},{TARGET_LABEL}={},{JOB_LABEL}", settings.instance, settings.target);
+        Self { resource: PODS, labels: Some(labels), fields: None }
     }
 
     /// Those of them that have this label too.

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::deletion::{self, Deletion};
 use super::node::{Capacity, Disruption};
-use super::notices;
 use super::view::{ContainerState, ContainerView, Phase, Presence, Restarts, Termination, View};
+use super::{notices, record};
 use crate::execution::{ContainerOutcome, ContainerRole, FailureClass, Outcome, State};
 
 /// Where an execution stands.
@@ -26,6 +26,9 @@ pub(super) struct Status {
 
 /// What the view says.
 pub(super) fn status(view: &View) -> Status {
+    if let Some(record) = view.record() {
+        return record::status(view, record);
+    }
     let started = view.deciding().filter_map(ContainerView::started).min();
     let Some(verdict) = verdict(view) else {
         let running = view.deciding().any(|container| started.is_some() || container.has_run());
@@ -80,7 +83,8 @@ fn verdict(view: &View) -> Option<Verdict> {
 
 /// The cluster will do nothing more with it: it is terminal, or was deleted before any kubelet had it.
 pub(super) fn is_over(view: &View) -> bool {
-    view.is_terminal() || (view.delete_requested.is_some() && view.node.is_empty())
+    // A record that is deleted says nothing about its job.
+    view.is_terminal() || (view.record().is_none() && view.delete_requested.is_some() && view.node.is_empty())
 }
 
 /// The kubelet has been told to end it, or its time is up.
@@ -111,7 +115,7 @@ fn by_exit_codes(view: &View) -> Verdict {
     }
 }
 
-fn is_out_of_memory(end: &Termination) -> bool {
+pub(super) fn is_out_of_memory(end: &Termination) -> bool {
     end.reason == "OOMKilled"
 }
 
@@ -309,7 +313,7 @@ fn sentence(view: &View, class: FailureClass) -> String {
 }
 
 /// Names the container that is to blame and what it said.
-fn with_container(view: &View, is_it: impl Fn(&Termination) -> bool, what: &str) -> String {
+pub(super) fn with_container(view: &View, is_it: impl Fn(&Termination) -> bool, what: &str) -> String {
     let blamed = view
         .containers
         .iter()
@@ -328,7 +332,7 @@ fn with_container(view: &View, is_it: impl Fn(&Termination) -> bool, what: &str)
     }
 }
 
-fn container_outcome(container: &ContainerView) -> ContainerOutcome {
+pub(super) fn container_outcome(container: &ContainerView) -> ContainerOutcome {
     let (reason, message) = match &container.state {
         ContainerState::Waiting { reason, message } => (reason.clone(), message.clone()),
         ContainerState::Running { .. } => (String::new(), String::new()),

@@ -1,6 +1,6 @@
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+use super::super::carrier::Carrier;
 use super::*;
 
 #[path = "status_kills_tests.rs"]
@@ -28,7 +28,7 @@ pub(in crate::backend::pod) fn pod(status: Value) -> Value {
 }
 
 pub(in crate::backend::pod) fn view_of(pod: &Value) -> View {
-    let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+    let pod: Carrier = serde_json::from_value(pod.clone()).unwrap();
     View::of(&pod).unwrap()
 }
 
@@ -377,7 +377,7 @@ fn damaged_marks_make_no_view() {
     for key in ["execution-id", "submit-before", "labels", "policies"] {
         let mut damaged = whole.clone();
         damaged["metadata"]["annotations"][format!("podbroker.io/{key}")] = json!("{");
-        let pod: Pod = serde_json::from_value(damaged).unwrap();
+        let pod: Carrier = serde_json::from_value(damaged).unwrap();
         assert!(View::of(&pod).is_err(), "{key}");
     }
 }

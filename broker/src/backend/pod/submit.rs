@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::core::response;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use tracing::info;
 
 use super::api::{ApiError, Run};
 use super::attempts::Attempts;
+use super::carrier::Carrier;
 use super::view::View;
 use super::{PodBackend, claim, describe, manifest, refusal};
 use crate::backend::{Origin, Submitted};
@@ -29,7 +29,7 @@ impl PodBackend {
     pub(super) async fn submit_pod(&self, tenant: &Tenant, request: Submit) -> Result<Submitted, Error> {
         let address = self.address(tenant, &request.id);
         let group = request.group.as_ref();
-        let digest = spec_digest(&request.manifest, &request.labels, &request.policies, group.map(|group| &group.id));
+        let digest = spec_digest(&request.workload, &request.labels, &request.policies, group.map(|group| &group.id));
         let name = address.pod_name(1);
         if request.mode != SubmitMode::ValidateOnly
             && let Some(attempts) = self.hub.get(&address.hash())
@@ -42,7 +42,7 @@ impl PodBackend {
             return self.join(tenant, &request, group, &digest).await;
         }
         if request.mode == SubmitMode::MustExist {
-            return match self.api.get::<Pod>(&name).await {
+            return match self.api.get::<Carrier>(&name).await {
                 Ok(pod) => self.found_pod(&address, &pod, &digest),
                 Err(error) if error.code() == Some(404) => {
                     Err(Error::NoSuchExecution { name: address.name().to_string() })
@@ -51,9 +51,13 @@ impl PodBackend {
             };
         }
         let policies = request.policies.resolve(&self.settings.defaults)?;
-        let pod = manifest::build(&self.settings, &address, 1, &request, &policies, &digest)?;
+        let mut pod = manifest::build(&self.settings, &address, 1, &request, &policies, &digest)?;
+        let plan = self.prepare(&mut pod, &request.workload, &policies)?;
         if request.mode == SubmitMode::ValidateOnly {
-            return self.validate(&address, &pod, &digest).await;
+            if let Some(runner) = &self.runner {
+                runner.validate(&pod, &request.workload, &policies).await?;
+            }
+            return self.validate(&address, &pod, &digest, plan).await;
         }
         self.create(&address, &request, &pod, &digest).await
     }
@@ -64,7 +68,7 @@ impl PodBackend {
         let mut pause = FIRST_PAUSE;
         if !self.api.clock().is_known() {
             // Nothing was heard from the API server yet, and our own clock may be wrong. Whatever the answer is, it has a date.
-            let _ = self.api.get::<Pod>(&name).await;
+            let _ = self.api.get::<Carrier>(&name).await;
         }
         loop {
             if self.api.clock().now() > request.submit_before {
@@ -76,7 +80,7 @@ impl PodBackend {
                     return self.created(address, created);
                 }
                 Err(ApiError::Refused(status)) if status.reason == response::reason::ALREADY_EXISTS => {
-                    match self.api.get::<Pod>(&name).await {
+                    match self.api.get::<Carrier>(&name).await {
                         Ok(pod) => return self.found_pod(address, &pod, digest),
                         // It was deleted in between, or nobody answers: the create will tell.
                         Err(error) => error,
@@ -94,17 +98,24 @@ impl PodBackend {
         }
     }
 
-    async fn validate(&self, address: &Address, pod: &Value, digest: &str) -> Result<Submitted, Error> {
+    async fn validate(
+        &self,
+        address: &Address,
+        pod: &Value,
+        digest: &str,
+        plan: Option<Vec<u8>>,
+    ) -> Result<Submitted, Error> {
         let answer = self
             .api
             .create(pod, &address.pod_name(1), Run::Dry)
             .await
             .map_err(|error| self.error("validate a pod", error))?;
         let text = serde_json::to_vec(&answer).map_err(|error| Error::bug(error.to_string()))?;
-        let pod: Pod = serde_json::from_value(answer).map_err(|error| Error::bug(error.to_string()))?;
+        let pod: Carrier = serde_json::from_value(answer).map_err(|error| Error::bug(error.to_string()))?;
         let view = View::of(&pod).map_err(Error::bug)?;
         let execution = Execution {
-            pod_json: Some(text),
+            // Of a job what would be sent.
+            pod_json: Some(plan.unwrap_or(text)),
             digest: digest.to_owned(),
             state: State::Pending,
             ..describe::execution(&self.settings, &Attempts::of(view.into()))
@@ -113,13 +124,14 @@ impl PodBackend {
     }
 
     pub(super) fn created(&self, address: &Address, answer: Value) -> Result<Submitted, Error> {
-        let pod: Pod = serde_json::from_value(answer).map_err(|error| Error::bug(error.to_string()))?;
+        let pod: Carrier = serde_json::from_value(answer).map_err(|error| Error::bug(error.to_string()))?;
         let attempts = self.hub.learn(&pod).map_err(|problem| Error::bug(format!("{}: {problem}", address.name())))?;
+        self.begin(&attempts);
         let execution = describe::execution(&self.settings, &attempts);
         Ok(Submitted { execution, claim: claim::of_creator(attempts.oldest()), origin: Origin::Created })
     }
 
-    fn found_pod(&self, address: &Address, pod: &Pod, digest: &str) -> Result<Submitted, Error> {
+    fn found_pod(&self, address: &Address, pod: &Carrier, digest: &str) -> Result<Submitted, Error> {
         let taken = || Error::IdReused { id: address.id.to_string() };
         // Another installation's, or a stranger's that took the name: not ours to hand out.
         if !self.is_ours(pod) {
@@ -134,6 +146,8 @@ impl PodBackend {
         if describe::address(&self.settings, view) != *address || view.digest != digest {
             return Err(Error::IdReused { id: address.id.to_string() });
         }
+        // The answer to our own create may have been lost.
+        self.begin(attempts);
         let execution = describe::execution(&self.settings, attempts);
         Ok(Submitted { execution, claim: claim::of_creator(view), origin: Origin::Found })
     }

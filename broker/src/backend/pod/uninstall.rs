@@ -4,12 +4,12 @@
 //! nobody keeps its outcome then.
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::Pod;
 use tracing::debug;
 
 use super::api::PodApi;
+use super::carrier::Carrier;
 use super::clock::ServerClock;
-use super::names::FINALIZER;
+use super::names::{FINALIZER, OUTCOME};
 use super::selection::Selection;
 use super::{PodSettings, refusal};
 use crate::error::Error;
@@ -31,10 +31,10 @@ impl HeldPods {
     /// Looks for them; changes nothing.
     pub async fn find(settings: PodSettings, connection: Connection) -> Result<Self, Error> {
         let clock = ServerClock::default();
-        let api = PodApi::new(connection.client, &settings.namespace, settings.instance.as_str(), clock);
-        let selection = Selection::of_pods(&settings.instance, &settings.target);
+        let api = PodApi::new(connection.client, &settings, clock);
+        let selection = Selection::of_carriers(&settings);
         let (mut pods, mut running) = (Vec::new(), 0);
-        let note = |pod: Pod| {
+        let note = |pod: Carrier| {
             if is_held(&pod) {
                 running += usize::from(!is_over(&pod));
                 pods.push((pod.metadata.name.unwrap_or_default(), pod.metadata.uid.unwrap_or_default()));
@@ -78,11 +78,14 @@ impl HeldPods {
     }
 }
 
-fn is_held(pod: &Pod) -> bool {
+fn is_held(pod: &Carrier) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
-fn is_over(pod: &Pod) -> bool {
+fn is_over(pod: &Carrier) -> bool {
+    if pod.metadata.annotations.iter().flatten().any(|(key, _)| key == OUTCOME) {
+        return true;
+    }
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }

@@ -1,28 +1,46 @@
-//! What the broker keeps of a pod: a small value, not the object.
+//! What the broker keeps of a carrier: a small value, not the object.
 //!
-//! A view is made from each version of a pod that the watch or an answer brings; the pod is dropped at once. Everything that
+//! A view is made from each version that the watch or an answer brings; the object is dropped at once. Everything that
 //! is said about an execution is a function of its view.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{self, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::{PodCondition, PodSpec, PodStatus};
 
+use super::carrier::Carrier;
 use super::claim::Membership;
+use super::container::containers;
 use super::deletion::Deletion;
 use super::events::{self, Access, PodEvent};
 use super::manifest::{read_labels, read_time};
 use super::names::{
     ATTEMPT_LABEL, CANCEL, CLAIMS, DECIDED, DIGEST, FINALIZER, GENERATION_LABEL, GROUP_LABEL, ID, LABELS, POLICIES,
-    REFUSED, RELEASED, RESULT_NAME, STOP, SUBMIT_BEFORE, SUPERSEDED, TENANT_LABEL, WAITS,
+    REFUSED, RELEASED, STOP, SUBMIT_BEFORE, SUPERSEDED, TENANT_LABEL, WAITS,
 };
 use super::node::{Capacity, Disruption, NodeContact};
+use super::record::Record;
 use crate::execution::{CancelIntent, ContainerRole, ExecutionId, Policies, RefusedAttempt, Tenant};
 
-/// A pod, as far as it matters.
+pub(super) use super::container::{ContainerState, ContainerView, Termination};
+
+/// What a view is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// A pod that carries its attempt.
+    Pod,
+    /// A record, and what is known of the job behind it. What the rest of the view says of containers and nodes comes from there.
+    Record(Arc<Record>),
+    /// A pod that was made for a job.
+    Part,
+}
+
+/// A carrier with its attempt, as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct View {
+    pub(super) nature: Nature,
+    /// The carrier's name.
     pub(super) pod_name: String,
     pub(super) namespace: String,
     pub(super) uid: String,
@@ -111,39 +129,9 @@ pub(super) enum Phase {
     Unknown,
 }
 
-/// One container of a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ContainerView {
-    pub(super) name: String,
-    pub(super) role: ContainerRole,
-    pub(super) restarts: u32,
-    pub(super) state: ContainerState,
-    /// How the instance before the latest restart ended.
-    pub(super) last: Option<Termination>,
-}
-
-/// Where a container stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ContainerState {
-    Waiting { reason: String, message: String },
-    Running { started: Option<Timestamp> },
-    Terminated(Termination),
-}
-
-/// How a container instance ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Termination {
-    pub(super) exit_code: i32,
-    pub(super) signal: Option<i32>,
-    pub(super) reason: String,
-    pub(super) message: String,
-    pub(super) started: Option<Timestamp>,
-    pub(super) ended: Option<Timestamp>,
-}
-
 impl View {
     /// The view of a pod, or what is wrong with it: somebody else may have changed or made up our labels and annotations.
-    pub(super) fn of(pod: &Pod) -> Result<Self, &'static str> {
+    pub(super) fn of(pod: &Carrier) -> Result<Self, &'static str> {
         let metadata = &pod.metadata;
         let none = BTreeMap::new();
         let labels = metadata.labels.as_ref().unwrap_or(&none);
@@ -152,8 +140,58 @@ impl View {
         let policies: Policies = json(POLICIES)
             .and_then(|text| serde_json::from_str(text).ok())
             .ok_or("the annotation with the policies is missing or damaged")?;
+        let bare = Self {
+            nature: Record::of(annotations).map_or(Nature::Pod, |record| Nature::Record(Arc::new(record))),
+            pod_name: metadata.name.clone().ok_or("the pod has no name")?,
+            namespace: String::new(),
+            uid: String::new(),
+            version: 0,
+            tenant: labels.get(TENANT_LABEL).and_then(|t| t.parse().ok()).ok_or("the tenant's label is damaged")?,
+            id: json(ID).and_then(|id| id.parse().ok()).ok_or("the annotation with the execution id is damaged")?,
+            attempt: labels.get(ATTEMPT_LABEL).and_then(|n| n.parse().ok()).ok_or("the attempt's label is damaged")?,
+            membership: membership(labels, annotations)?.map(Box::new),
+            labels: json(LABELS)
+                .and_then(|text| read_labels(text))
+                .ok_or("the annotation with the labels is damaged")?,
+            digest: json(DIGEST).cloned().unwrap_or_default(),
+            submit_before: read_time(json(SUBMIT_BEFORE)).ok_or("the annotation with the submit window is damaged")?,
+            created: None,
+            node: String::new(),
+            cancel: json(CANCEL).and_then(|text| serde_json::from_str(text).ok()),
+            stop: json(STOP).and_then(|text| serde_json::from_str(text).ok()),
+            refused: json(REFUSED).and_then(|text| serde_json::from_str(text).ok()),
+            waits: json(WAITS).and_then(|text| serde_json::from_str(text).ok()),
+            decided: read_time(json(DECIDED)),
+            released: read_time(json(RELEASED)),
+            delete_requested: None,
+            deletion: Deletion::Open,
+            has_finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
+            presence: Presence::Present,
+            phase: Phase::Pending,
+            reason: String::new(),
+            message: String::new(),
+            unschedulable: None,
+            gates: Vec::new(),
+            queued_until: None,
+            nominated: String::new(),
+            disruption: None,
+            contact: NodeContact::Held,
+            capacity: Capacity::Any,
+            events: Vec::new(),
+            access: Access::Open,
+            deadline: None,
+            restarts: Restarts::Never,
+            containers: Vec::new(),
+            policies,
+        };
+        Ok(bare.showing(pod))
+    }
+
+    /// The same attempt, with what an object says of itself apart from our labels and annotations.
+    pub(super) fn showing(self, object: &Carrier) -> Self {
+        let metadata = &object.metadata;
         let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
-        let (spec, status) = (pod.spec.as_ref().unwrap_or(&no_spec), pod.status.as_ref().unwrap_or(&no_status));
+        let (spec, status) = (object.spec.as_ref().unwrap_or(&no_spec), object.status.as_ref().unwrap_or(&no_status));
         let condition = |kind: &str, value: &str| {
             status.conditions.iter().flatten().find(|condition| condition.type_ == kind && condition.status == value)
         };
@@ -164,7 +202,7 @@ impl View {
         let since = |c: &PodCondition| c.last_transition_time.as_ref().map(|time| time.0);
         let disruption = condition("DisruptionTarget", "True").map(|c| Box::new(Disruption::of(c)));
         // Kueue lets a pod go just before the scheduler finds its place.
-        let is_kueues = labels.keys().any(|key| key.starts_with("kueue.x-k8s.io/"));
+        let is_kueues = metadata.labels.iter().flatten().any(|(key, _)| key.starts_with("kueue.x-k8s.io/"));
         let queued_until = condition("PodScheduled", "True").filter(|_| is_kueues).and_then(since);
         let deadline = status
             .start_time
@@ -176,33 +214,15 @@ impl View {
             _ => Restarts::OnFailure,
         };
         let grace = jiff::SignedDuration::from_secs(metadata.deletion_grace_period_seconds.unwrap_or(0));
-        Ok(Self {
-            pod_name: metadata.name.clone().ok_or("the pod has no name")?,
+        Self {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or(0),
-            tenant: labels.get(TENANT_LABEL).and_then(|t| t.parse().ok()).ok_or("the tenant's label is damaged")?,
-            id: json(ID).and_then(|id| id.parse().ok()).ok_or("the annotation with the execution id is damaged")?,
-            attempt: labels.get(ATTEMPT_LABEL).and_then(|n| n.parse().ok()).ok_or("the attempt's label is damaged")?,
-            membership: membership(labels, annotations)?.map(Box::new),
-            labels: json(LABELS)
-                .and_then(|text| read_labels(text))
-                .ok_or("the annotation with the labels is damaged")?,
-            digest: json(DIGEST).cloned().unwrap_or_default(),
-            submit_before: read_time(json(SUBMIT_BEFORE)).ok_or("the annotation with the submit window is damaged")?,
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             node: spec.node_name.clone().unwrap_or_default(),
-            cancel: json(CANCEL).and_then(|text| serde_json::from_str(text).ok()),
-            stop: json(STOP).and_then(|text| serde_json::from_str(text).ok()),
-            refused: json(REFUSED).and_then(|text| serde_json::from_str(text).ok()),
-            waits: json(WAITS).and_then(|text| serde_json::from_str(text).ok()),
-            decided: read_time(json(DECIDED)),
-            released: read_time(json(RELEASED)),
             // The API server writes the moment of the end of the grace; the request was that much earlier.
             delete_requested: metadata.deletion_timestamp.as_ref().map(|t| t.0.saturating_sub(grace).unwrap_or(t.0)),
             deletion: Deletion::of(metadata, status),
-            has_finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
-            presence: Presence::Present,
             phase: phase(status),
             reason: status.reason.clone().unwrap_or_default(),
             message: status.message.clone().unwrap_or_default(),
@@ -213,13 +233,19 @@ impl View {
             disruption,
             contact: NodeContact::of(status),
             capacity: Capacity::of(spec),
-            events: Vec::new(),
-            access: Access::Open,
             deadline,
             restarts,
-            containers: containers(spec, status, &policies),
-            policies,
-        })
+            containers: containers(spec, status, &self.policies),
+            ..self
+        }
+    }
+
+    /// What is behind it, if it is a record.
+    pub(super) fn record(&self) -> Option<&Record> {
+        match &self.nature {
+            Nature::Record(record) => Some(record),
+            Nature::Pod | Nature::Part => None,
+        }
     }
 
     /// Takes over what an earlier view of the same pod knew and the object does not say.
@@ -236,7 +262,8 @@ impl View {
 
     /// From when on a start deadline counts.
     pub(super) fn start_counts_from(&self) -> Option<Timestamp> {
-        self.queued_until.or(self.created)
+        // A job is not late while it waits in its queue.
+        self.queued_until.or(self.created.filter(|_| self.record().is_none()))
     }
 
     /// The container with that name.
@@ -257,40 +284,6 @@ impl View {
     /// The cluster will change nothing any more.
     pub(super) fn is_terminal(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed) || self.presence == Presence::Gone
-    }
-}
-
-impl ContainerView {
-    /// When its current instance started.
-    pub(super) fn started(&self) -> Option<Timestamp> {
-        match &self.state {
-            ContainerState::Waiting { .. } => None,
-            ContainerState::Running { started } => *started,
-            ContainerState::Terminated(termination) => termination.started,
-        }
-    }
-
-    /// How its current instance ended.
-    pub(super) fn termination(&self) -> Option<&Termination> {
-        match &self.state {
-            ContainerState::Terminated(termination) => Some(termination),
-            ContainerState::Waiting { .. } | ContainerState::Running { .. } => None,
-        }
-    }
-
-    /// It has run at some time, so it may have written lines.
-    pub(super) fn has_run(&self) -> bool {
-        match &self.state {
-            ContainerState::Waiting { .. } => self.last.is_some(),
-            ContainerState::Running { .. } => true,
-            // Without a start time the kubelet made the end up: the container never ran.
-            ContainerState::Terminated(termination) => termination.started.is_some() || self.last.is_some(),
-        }
-    }
-
-    /// The broker added it; callers are not shown it.
-    pub(super) fn is_hidden(&self) -> bool {
-        self.name == RESULT_NAME
     }
 }
 
@@ -316,67 +309,6 @@ fn phase(status: &PodStatus) -> Phase {
         Some("Failed") => Phase::Failed,
         Some("Unknown") => Phase::Unknown,
         _ => Phase::Pending,
-    }
-}
-
-fn containers(spec: &PodSpec, status: &PodStatus, policies: &Policies) -> Vec<ContainerView> {
-    let init = spec.init_containers.iter().flatten().map(|container| {
-        let role = match container.restart_policy.as_deref() {
-            Some("Always") => ContainerRole::Sidecar,
-            _ => ContainerRole::Init,
-        };
-        container_view(&container.name, role, status.init_container_statuses.as_deref())
-    });
-    let deciding = &policies.deciding_containers;
-    let main = spec.containers.iter().map(|container| {
-        let decides = deciding.is_empty() || deciding.contains(&container.name);
-        let role = if decides { ContainerRole::Deciding } else { ContainerRole::Other };
-        container_view(&container.name, role, status.container_statuses.as_deref())
-    });
-    init.chain(main).collect()
-}
-
-fn container_view(name: &str, role: ContainerRole, statuses: Option<&[ContainerStatus]>) -> ContainerView {
-    let status = statuses.into_iter().flatten().find(|status| status.name == name);
-    ContainerView {
-        name: name.to_owned(),
-        role,
-        restarts: status.and_then(|status| u32::try_from(status.restart_count).ok()).unwrap_or(0),
-        state: status.and_then(|status| status.state.as_ref()).map_or_else(ContainerState::unknown, ContainerState::of),
-        last: status.and_then(|status| status.last_state.as_ref()?.terminated.as_ref()).map(Termination::of),
-    }
-}
-
-impl ContainerState {
-    /// The kubelet has said nothing yet.
-    fn unknown() -> Self {
-        Self::Waiting { reason: String::new(), message: String::new() }
-    }
-
-    fn of(state: &v1::ContainerState) -> Self {
-        if let Some(terminated) = &state.terminated {
-            return Self::Terminated(Termination::of(terminated));
-        }
-        if let Some(running) = &state.running {
-            return Self::Running { started: running.started_at.as_ref().map(|time| time.0) };
-        }
-        let Some(waiting) = &state.waiting else { return Self::unknown() };
-        let (reason, message) = (&waiting.reason, &waiting.message);
-        Self::Waiting { reason: reason.clone().unwrap_or_default(), message: message.clone().unwrap_or_default() }
-    }
-}
-
-impl Termination {
-    fn of(state: &v1::ContainerStateTerminated) -> Self {
-        let real = |time: &Option<Time>| time.as_ref().map(|time| time.0).filter(|time| *time > Timestamp::UNIX_EPOCH);
-        Self {
-            exit_code: state.exit_code,
-            signal: state.signal.filter(|signal| *signal != 0),
-            reason: state.reason.clone().unwrap_or_default(),
-            message: state.message.clone().unwrap_or_default(),
-            started: real(&state.started_at),
-            ended: real(&state.finished_at),
-        }
     }
 }
 

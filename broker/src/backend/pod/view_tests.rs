@@ -53,7 +53,7 @@ fn ten_thousand_executions_take_little_memory() {
     let mut kept = Vec::with_capacity(COUNT);
     let before = resident_bytes();
     for number in 0..COUNT {
-        let pod: Pod = serde_json::from_value(of_airflow(number)).unwrap();
+        let pod: Carrier = serde_json::from_value(of_airflow(number)).unwrap();
         kept.push(Arc::new(View::of(&pod).unwrap()));
     }
     let each = resident_bytes().saturating_sub(before) / COUNT;

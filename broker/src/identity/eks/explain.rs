@@ -7,7 +7,7 @@ use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
 
 use super::client::is_certificate_trouble;
 use super::failure::{self, Failure};
-use super::{Chain, ChainError, FixedCluster, Hope, Trouble};
+use super::{Chain, ChainError, CredentialsMode, FixedCluster, Hope, Trouble};
 
 /// One link, as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub struct Link {
 }
 
 impl Link {
-    fn held(name: &'static str, detail: String) -> Self {
+    pub(super) fn held(name: &'static str, detail: String) -> Self {
         Self { name, detail, fix: None }
     }
 
-    fn broken(name: &'static str, detail: String, fix: String) -> Self {
+    pub(super) fn broken(name: &'static str, detail: String, fix: String) -> Self {
         Self { name, detail, fix: Some(fix) }
     }
 }
@@ -130,20 +130,10 @@ impl Chain {
     fn fix(&self, error: &ChainError) -> String {
         let (cluster, region) = (&self.settings.cluster, &self.settings.region);
         let arn = self.settings.role.as_ref().map_or("the target's role", |role| &role.arn);
+        if let Some(fix) = role_fix(error.trouble, arn, self.mode) {
+            return fix;
+        }
         match error.trouble {
-            Trouble::NoCredentials => self.mode.hint().to_owned(),
-            Trouble::Trust => format!(
-                "let the trust policy of {arn} name the broker's identity, with the same external id if it asks for one, and let the broker's own policy allow sts:AssumeRole on it"
-            ),
-            Trouble::Tags => format!(
-                "allow sts:TagSession beside sts:AssumeRole in the trust policy of {arn}: the session carries tags, and tags that a pod identity adds count too"
-            ),
-            Trouble::SourceIdentity => format!(
-                "allow sts:SetSourceIdentity in the trust policy of {arn}, or leave source_identity out of the target"
-            ),
-            Trouble::RegionOff => REGION_FIX.to_owned(),
-            Trouble::Request => format!("mend what STS names in the settings of the target or of the role {arn}"),
-            Trouble::StsAway => STS_FIX.to_owned(),
             Trouble::Describe => format!(
                 "allow eks:DescribeCluster on the cluster {cluster} in the role's permission policy; a session policy or a boundary may take it away too"
             ),
@@ -154,9 +144,29 @@ impl Chain {
             Trouble::EksAway => EKS_FIX.to_owned(),
             Trouble::Address => "check the cluster's endpoint and certificate authority".to_owned(),
             Trouble::Unmade => TOKEN_FIX.to_owned(),
-            Trouble::Refused => REFUSED_FIX.to_owned(),
+            _ => REFUSED_FIX.to_owned(),
         }
     }
+}
+
+/// What to do when it is the role's session that broke, or what is before it.
+pub(super) fn role_fix(trouble: Trouble, arn: &str, mode: CredentialsMode) -> Option<String> {
+    Some(match trouble {
+        Trouble::NoCredentials => mode.hint().to_owned(),
+        Trouble::Trust => format!(
+            "let the trust policy of {arn} name the broker's identity, with the same external id if it asks for one, and let the broker's own policy allow sts:AssumeRole on it"
+        ),
+        Trouble::Tags => format!(
+            "allow sts:TagSession beside sts:AssumeRole in the trust policy of {arn}: the session carries tags, and tags that a pod identity adds count too"
+        ),
+        Trouble::SourceIdentity => format!(
+            "allow sts:SetSourceIdentity in the trust policy of {arn}, or leave source_identity out of the target"
+        ),
+        Trouble::RegionOff => REGION_FIX.to_owned(),
+        Trouble::Request => format!("mend what STS names in the settings of the target or of the role {arn}"),
+        Trouble::StsAway => STS_FIX.to_owned(),
+        _ => return None,
+    })
 }
 
 /// The broker is not known to AWS.
@@ -188,7 +198,7 @@ fn authority_fix(authorities: &str, fixed: Option<&FixedCluster>) -> String {
 const TOKEN_FIX: &str = "leave out session tags and the session policy, switch off the tags that a pod identity passes on \
                          (disableSessionTags), or assume a role whose sessions carry less";
 
-const STS_FIX: &str = "STS cannot be reached or refuses: check the region of the target, the way out of the broker's network \
+pub(super) const STS_FIX: &str = "STS cannot be reached or refuses: check the region of the target, the way out of the broker's network \
                        (NAT, or a VPC endpoint for STS), and the machine's clock";
 
 const EKS_FIX: &str = "EKS cannot be reached: check the way out of the broker's network (NAT, or a VPC endpoint for EKS), or \
@@ -203,7 +213,7 @@ const REFUSED_FIX: &str = "wait: the cluster's authenticator cannot reach STS, o
 const REGION_FIX: &str =
     "activate STS for that region in the account's settings (IAM, account settings), or use another region";
 
-fn lifetime(expiry: Option<SystemTime>) -> String {
+pub(super) fn lifetime(expiry: Option<SystemTime>) -> String {
     match expiry.and_then(|expiry| expiry.duration_since(SystemTime::now()).ok()) {
         Some(left) => format!("for {} more minutes", left.as_secs() / 60),
         None => "without an end".to_owned(),

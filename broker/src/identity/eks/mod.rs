@@ -12,6 +12,7 @@
 //! starts while AWS is away. `explain` walks the same links for `podbroker check`.
 
 mod base;
+mod batch;
 mod client;
 mod clock;
 mod cluster;
@@ -32,6 +33,7 @@ use aws_credential_types::Credentials;
 use thiserror::Error;
 
 pub use base::CredentialsMode;
+pub use batch::{BatchAccess, BatchFailure, BatchSettings, Definitions, Happened, happened};
 pub use explain::{LINKS, Link};
 pub use partition::{RegionError, StsEndpoint};
 pub use token::{Audience, EksToken, presign};
@@ -82,8 +84,8 @@ pub struct RoleSettings {
 /// What a session may do at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionPolicy {
-    /// What it is for, whatever the role allows: DescribeCluster on the one cluster, since a token needs no permission, or
-    /// objects below one folder of the archive's bucket.
+    /// What it is for, whatever the role allows: DescribeCluster on the one cluster, since a token needs no permission,
+    /// objects below one folder of the archive's bucket, or jobs of AWS Batch.
     Narrow,
     /// All that the role allows.
     Unrestricted,

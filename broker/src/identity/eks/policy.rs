@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::Definitions;
+
 /// DescribeCluster on the one cluster. What a token needs, GetCallerIdentity, cannot even be denied.
 pub(super) fn describe_cluster(role: &str, region: &str, cluster: &str) -> Option<String> {
     let (partition, account) = parts(role)?;
@@ -30,6 +32,27 @@ pub(super) fn folder(role: &str, bucket: &str, root: &str) -> Option<String> {
     ]))
 }
 
+/// Jobs of AWS Batch in one region of the role's account. Which queues and definitions is the role's own policy's business.
+pub(super) fn batch(role: &str, region: &str, definitions: Definitions) -> Option<String> {
+    let (partition, account) = parts(role)?;
+    let mut change = vec!["batch:SubmitJob", "batch:TerminateJob", "batch:TagResource"];
+    if definitions == Definitions::Registered {
+        change.push("batch:RegisterJobDefinition");
+    }
+    // None of these can be allowed for one resource only.
+    let look = [
+        "batch:DescribeJobs",
+        "batch:ListJobs",
+        "batch:DescribeJobDefinitions",
+        "batch:DescribeJobQueues",
+        "batch:DescribeComputeEnvironments",
+    ];
+    Some(document(&[
+        json!({ "Effect": "Allow", "Action": change, "Resource": format!("arn:{partition}:batch:{region}:{account}:*") }),
+        json!({ "Effect": "Allow", "Action": look, "Resource": "*" }),
+    ]))
+}
+
 /// Partition and account of a role's ARN.
 fn parts(role: &str) -> Option<(&str, &str)> {
     let mut parts = role.splitn(6, ':');
@@ -55,6 +78,17 @@ mod tests {
         assert!(policy.contains("arn:aws-us-gov:eks:us-gov-west-1:111122223333:cluster/c"), "{policy}");
         assert!(!policy.contains("s3:"));
         assert_eq!(describe_cluster("no ARN", "r", "c"), None);
+    }
+
+    #[test]
+    fn a_session_for_batch_runs_jobs_and_registers_only_where_it_should() {
+        let given = batch(ROLE, "us-gov-west-1", Definitions::Given).unwrap();
+        assert!(given.contains("arn:aws-us-gov:batch:us-gov-west-1:111122223333:*"), "{given}");
+        assert!(
+            given.contains("batch:SubmitJob") && !given.contains("RegisterJobDefinition") && !given.contains("eks:")
+        );
+        let registered = batch(ROLE, "us-gov-west-1", Definitions::Registered).unwrap();
+        assert!(registered.contains("batch:RegisterJobDefinition") && registered.len() < LIMIT);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 """The Apache Airflow provider of podbroker.
 
-``RemotePodOperator`` takes the place of ``KubernetesPodOperator``, ``EksPodOperator`` of the one that the Amazon
-provider has; ``PodbrokerHook`` is the connection to the broker; ``podbroker.airflow.exceptions`` is what a failed task
-raises. The names are imported when they are first used, so that
-Airflow can read the provider's description without loading the operator.
+``RemotePodOperator`` takes the place of ``KubernetesPodOperator``, ``EksPodOperator`` and ``BatchOperator`` of those
+that the Amazon provider has; ``PodbrokerHook`` is the connection to the broker; ``podbroker.airflow.exceptions`` is
+what a failed task raises. The names are imported when they are first used, so that Airflow can read the provider's
+description without loading the operators.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from podbroker.airflow.batch import BatchOperator
     from podbroker.airflow.eks import EksPodOperator
     from podbroker.airflow.hook import PodbrokerHook
     from podbroker.airflow.operator import RemotePodOperator
 
-__all__ = ["EksPodOperator", "PodbrokerHook", "RemotePodOperator"]
+__all__ = ["BatchOperator", "EksPodOperator", "PodbrokerHook", "RemotePodOperator"]
 
 _HOMES = {
+    "BatchOperator": "podbroker.airflow.batch",
     "EksPodOperator": "podbroker.airflow.eks",
     "PodbrokerHook": "podbroker.airflow.hook",
     "RemotePodOperator": "podbroker.airflow.operator",

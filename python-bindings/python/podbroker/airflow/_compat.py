@@ -28,6 +28,11 @@ REDACT_DEPTH = 64
 """Deeper than any manifest; Airflow itself looks 5 levels deep."""
 
 try:
+    from airflow.sdk import BaseOperator
+except ImportError:  # Airflow 2.11
+    from airflow.models.baseoperator import BaseOperator  # type: ignore[no-redef,import-not-found,unused-ignore]
+
+try:
     from airflow.sdk import BaseHook
 except ImportError:  # Airflow 2.11 and 3.0
     from airflow.hooks.base import BaseHook  # type: ignore[no-redef,attr-defined,unused-ignore]
@@ -154,6 +159,7 @@ __all__ = [
     "AirflowTaskTerminated",
     "AirflowTaskTimeout",
     "BaseHook",
+    "BaseOperator",
     "ExecutionMode",
     "KubernetesPodOperator",
     "PodLaunchFailedException",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.cncf.kubernetes.backcompat.backwards_compat_converters import convert_env_vars
 from kubernetes.client import models as k8s
 
+from podbroker import ResultSource
 from podbroker.airflow._compat_decorators import DecoratedOperator, determine_kwargs, task_decorator_factory
 from podbroker.airflow.operator import RemotePodOperator
 from podbroker.airflow.script import BOOTSTRAP, INPUT_VARIABLE, SCRIPT_VARIABLE, packed, script_of, source_of
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["remote_pod_cmd_task", "remote_pod_task"]
 
-RESULT_FILE = "/airflow/xcom/return.json"
-"""Where the broker's sidecar looks for the value."""
+RESULT_FILES = {
+    ResultSource.SIDECAR: ("/airflow/xcom/return.json",),
+    ResultSource.TERMINATION_MESSAGE: ("/airflow/xcom/return.json", "/dev/termination-log"),
+}
+"""Where the value is looked for. A job of AWS Batch can be told no other file for its message than Kubernetes' own,
+which is in each container; a pod is told the first one, which is there then."""
 
 
 class _FromFunction(DecoratedOperator, RemotePodOperator):
@@ -100,7 +105,7 @@ class _RemotePodDecoratedOperator(_FromFunction):
             source=source_of(self.python_callable),
             function=self.python_callable.__name__,
             pickler=pickler.__name__,
-            result_file=RESULT_FILE if self.wants_result else None,
+            result_files=RESULT_FILES[self.result_source] if self.wants_result else (),
         )
         arguments = pickler.dumps((tuple(self.op_args), dict(self.op_kwargs)))
         own = {SCRIPT_VARIABLE: packed(script.encode()), INPUT_VARIABLE: packed(arguments)}

@@ -40,12 +40,19 @@ EARLIER_SECONDS = 300.0
 
 
 def settle_kill(
-    *, context: Context, session: Session | None, follow: Pump | None, place: bytes, log: Logger, keep: bool
+    *,
+    context: Context,
+    session: Session | None,
+    follow: Pump | None,
+    place: bytes,
+    log: Logger,
+    keep: bool,
+    noun: str = "pod",
 ) -> NoReturn:
     """Find out why the task was told to end, do what that means for the pod, and raise.
 
     ``place`` is up to where the lines are printed. ``keep`` leaves the pod also when the task was really killed
-    (``on_kill_action``).
+    (``on_kill_action``). ``noun`` is what messages call it.
     """
     state = ask_state(context)
     verdict = verdict_of(state)
@@ -54,11 +61,11 @@ def settle_kill(
     if verdict is Verdict.RESCHEDULE:
         if place:
             _save_position(context, name=name, cursor=place, log=log)
-        log.warning("%s: the worker goes away. The pod runs on, and the task goes on with it soon.", said)
+        log.warning("%s: the worker goes away. The %s runs on, and the task goes on with it soon.", said, noun)
         again: Exception = AirflowRescheduleException(datetime.now(tz=timezone.utc) + RESCHEDULE_AFTER)  # type: ignore[no-untyped-call]
         raise again
     if verdict is Verdict.DETACH or keep:
-        message = f"{said}: the pod is left running. Execution: {name or 'not known'}"
+        message = f"{said}: the {noun} is left running. Execution: {name or 'not known'}"
         error: ex.RemotePodError = (
             ex.RemotePodDetached(message) if verdict is Verdict.DETACH else ex.RemotePodKilled(message)
         )
@@ -68,7 +75,7 @@ def settle_kill(
         session=session, follow=follow, reason=f"The Airflow task was killed; its state is {state or 'none'}"
     )
     becomes = "is being ended" if ended or session is None else "could not be ended and may run on"
-    killed = ex.RemotePodKilled(f"{said}: its pod {becomes}. Execution: {name or 'not known'}")
+    killed = ex.RemotePodKilled(f"{said}: its {noun} {becomes}. Execution: {name or 'not known'}")
     killed.execution_name = name
     raise killed
 
@@ -100,6 +107,7 @@ def end_earlier(session: Session, *, printer: LinePrinter, log: Logger, reason: 
         printer=printer,
         log=log,
         checkpoint=session.checkpoint,
+        noun=session.noun,
     )
     try:
         if not follow.run(follow.over, seconds=EARLIER_SECONDS):

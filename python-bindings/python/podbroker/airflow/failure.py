@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podbroker import (
+    ContainerRole,
     CredentialsError,
     ExpiredError,
     FailureClass,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from podbroker import ContainerOutcome, Outcome
 
-__all__ = ["BY_CLASS", "container_of", "exception_of_error", "exception_of_outcome", "why"]
+__all__ = ["BY_CLASS", "container_of", "exception_of_error", "exception_of_outcome", "failed_containers", "why"]
 
 BY_CLASS: dict[FailureClass, type[ex.RemotePodError]] = {
     FailureClass.UNKNOWN: ex.RemotePodError,
@@ -72,6 +73,12 @@ def container_of(outcome: Outcome, name: str) -> ContainerOutcome | None:
     return next((container for container in outcome.containers if container.container == name), None)
 
 
+def failed_containers(outcome: Outcome) -> list[ContainerOutcome]:
+    """Give the containers that had to end with exit code 0 and ended with another one, in the broker's order."""
+    had_to = (each for each in outcome.containers if each.role in {ContainerRole.INIT, ContainerRole.DECIDING})
+    return [each for each in had_to if each.exit_code not in {0, None}]
+
+
 def why(outcome: Outcome) -> str:
     """Say in one line why an execution did not succeed."""
     failure_class = (outcome.failure_class or FailureClass.UNKNOWN).value
@@ -86,7 +93,8 @@ def why(outcome: Outcome) -> str:
 def exception_of_outcome(
     outcome: Outcome,
     *,
-    pod_name: str,
+    name: str,
+    noun: str = "pod",
     base_container: str,
     execution_name: str = "",
     last_lines: Sequence[str] = (),
@@ -94,11 +102,12 @@ def exception_of_outcome(
 ) -> ex.RemotePodError:
     """Make the exception for an outcome that is not a success.
 
+    ``noun`` and ``name`` say what failed; ``base_container`` is the one whose last words are told.
     ``last_lines`` are lines of the base container, oldest first; ``pod_spec`` is added as it is when it is not empty.
     """
     failure_class = outcome.failure_class or FailureClass.UNKNOWN
     base = container_of(outcome, base_container)
-    parts = [f"Pod {pod_name} returned a failure.", why(outcome)]
+    parts = [f"{noun.capitalize()} {name} returned a failure.", why(outcome)]
     if base is not None and base.message:
         parts.append(f"Termination message of container {base_container}:\n{base.message}")
     if last_lines:

@@ -1,4 +1,4 @@
-"""What a trigger does: it follows one execution, prints its lines, cancels, and hands its place on.
+"""What a trigger does: it follows one execution, prints its lines, and hands its place on.
 
 Apart from the trigger itself, since what this needs takes seconds to import, and Airflow imports a trigger's class
 while all other triggers of the process wait.
@@ -20,20 +20,18 @@ from podbroker import (
     LogChunk,
     LogGap,
     LogStreamEnd,
-    NotFoundError,
     PodbrokerError,
     StateChanged,
     UnavailableError,
 )
-from podbroker.airflow._compat import AIRFLOW_V_3_3_PLUS
 from podbroker.airflow.backlog import ROOM, drained
 from podbroker.airflow.channel import channel_of
-from podbroker.airflow.kill import NO_ANSWER, Verdict, state_from_server, verdict_of
+from podbroker.airflow.kill import Verdict, verdict_of
 from podbroker.airflow.lines import AuthorsCodeError, Lines, LinesAway, print_each
 from podbroker.airflow.pods import PodClient, pod_of
 from podbroker.airflow.position import Position, decoded, encoded
 from podbroker.airflow.progress import Progress
-from podbroker.airflow.session import SUPERSEDED
+from podbroker.airflow.trigger_end import TriggerEnd
 
 if TYPE_CHECKING:
     from podbroker import Event
@@ -51,14 +49,8 @@ a little each would hold it up as one does that prints much."""
 LINES_AT_ONCE = 50
 """How many lines are printed until the event loop has its turn: about 5 ms of work for the logging of Airflow."""
 
-CANCEL_SECONDS = 20.0
-"""How long a cancel is tried, of the time of a kill."""
-
-STATE_SECONDS = 5.0
-"""How long Airflow is asked for the task's state."""
-
 KILL_SECONDS = 25.0
-"""How long a kill takes at most, with the pod's last lines and their reading: Airflow gives it 30 s."""
+"""How long a kill takes at most, with the last lines and their reading: Airflow gives it 30 s."""
 
 READ_SECONDS = 60.0
 """How long Airflow's supervisor may take to read the lines; then more are printed, or the task goes on, without it."""
@@ -67,10 +59,7 @@ LEAVE_SECONDS = 3.0
 """The same for a triggerer that is stopped: it is killed after 10."""
 
 LATE_SECONDS = 60.0
-"""How long the end of a pod is waited for that was cancelled because the task took too long: twice a default grace."""
-
-PAUSE_SECONDS = 1.0
-"""Between two calls to a broker that is away; the client itself has backed off before."""
+"""How long the end of what was cancelled because the task took too long is waited for: twice a default grace."""
 
 
 class Follower:
@@ -80,9 +69,11 @@ class Follower:
         """Nothing is asked of anybody yet."""
         self._trigger = trigger
         self._name = trigger.name
+        self._noun = trigger.noun
         # As the task's logger: what it writes is told apart by the context of the trigger's coroutine.
         self._log: Any = trigger.log
         self._position = Position(name=trigger.name, began=trigger.began)
+        self._end = TriggerEnd(trigger)
         self._channel: Channel | None = None
         self._follow: Follow | None = None
         self._progress: Progress | None = None
@@ -95,17 +86,17 @@ class Follower:
         self._late_until: float | None = None
 
     async def kill(self) -> None:
-        """End the pod, and show its last lines.
+        """End the execution, and show its last lines.
 
-        Airflow also calls this of a triggerer that was taken for dead, when another one has the task: that one's pod is
-        left alone.
+        Airflow also calls this of a triggerer that was taken for dead, when another one has the task: that one's
+        execution is left alone.
         """
         until = time.time() + KILL_SECONDS
-        state = await self._state()
+        state = await self._end.state()
         if state == "deferred":
-            self._log.info("The task is deferred still: its pod is left to another triggerer")
+            self._log.info("The task is deferred still: its %s is left to another triggerer", self._noun)
             return
-        if await self._cancel("The Airflow task was killed while it was deferred"):
+        if await self._end.cancel("The Airflow task was killed while it was deferred", channel=self._channel):
             # Whoever has the task otherwise has not taken the outcome over yet.
             await self._show_last_lines(until, release=verdict_of(state) is Verdict.CANCEL)
         await drained(to=0, seconds=max(LEAVE_SECONDS, until - time.time()))
@@ -117,7 +108,7 @@ class Follower:
 
     async def leave(self) -> None:
         """Keep the place for another triggerer. Below Airflow 3.3 also find out whether the task was killed."""
-        if not await self._was_killed():
+        if not await self._end.was_killed(channel=self._channel):
             await self._position.leave(self._trigger, self._cursor, exact=not self._is_behind)
             await drained(to=0, seconds=LEAVE_SECONDS)
 
@@ -126,7 +117,7 @@ class Follower:
         cursor, may_repeat = await self._position.take_over(self._trigger)
         after = "it had ended while no triggerer followed it"
         return {
-            **self._payload("error", message="The pod has ended"),
+            **self._payload("error", message=f"The {self._noun} has ended"),
             "to_worker": True,
             "after": after,
             "may_repeat": may_repeat,
@@ -134,16 +125,9 @@ class Follower:
         }
 
     async def release(self, *, is_over: bool) -> None:
-        """Release the execution of a task that has ended, which is asked for unless it is known.
-
-        The first question has a triggerer start an API server within itself, and nothing else goes on meanwhile. The
-        execution's ttl does the same later.
-        """
-        try:
-            if self._channel is not None and (is_over or verdict_of(await self._state()) is Verdict.CANCEL):
-                await self._channel.client.release_async(self._name, claim=self._trigger.claim)
-        except PodbrokerError as error:
-            self._log.info("Execution %s was not released; its ttl will do: %s", self._name, error)
+        """Release the execution of a task that has ended, which is asked for unless it is known."""
+        if self._channel is not None:
+            await self._end.release(is_over=is_over, channel=self._channel)
 
     @property
     def progress(self) -> Progress | None:
@@ -172,14 +156,14 @@ class Follower:
                 self._trigger.lines, log=self._log, client=self._pod_client(self._channel)
             )
         except LinesAway as error:
-            self._log.warning("The worker prints the lines of the pod at its end, because here %s", error)
+            self._log.warning("The worker prints the lines of the %s at its end, because here %s", self._noun, error)
         await self._take_over()
         self._open(self._cursor)
         while True:
             event = await self._next()
             if event is None:
                 if self._late_until is not None:
-                    return self._payload("timeout", message="The pod has not ended yet")
+                    return self._payload("timeout", message=f"The {self._noun} has not ended yet")
                 await self._be_late()
                 continue
             await self._handle(event)
@@ -212,7 +196,7 @@ class Follower:
         self._follow = many.follow(self._name, cursor=cursor, logs=wanted is not None, containers=wanted or ())
 
     async def _next(self) -> Event | None:
-        """Wait for the next event; None when the task has taken too long, or its pod takes too long to end."""
+        """Wait for the next event; None when the task has taken too long, or what it ran takes too long to end."""
         if self._follow is None:
             return None
         try:
@@ -254,9 +238,11 @@ class Follower:
                 return
             # Whoever prints nothing says nothing of states either: the worker does, with the lines.
             printer = self._lines.printer if self._lines is not None else Lines.silent().printer
-            self._progress = Progress(execution=event.execution, printer=printer, log=self._log)
+            self._progress = Progress(execution=event.execution, printer=printer, log=self._log, noun=self._noun)
             if not self._progress.started():
-                self._progress.open_group(f"Waiting for pod {self._trigger.pod_name or self._name} to start")
+                attempt = self._progress.attempt
+                named = self._trigger.pod_name or (attempt.batch_job_id if attempt is not None else "") or self._name
+                self._progress.open_group(f"Waiting for {self._noun} {named} to start")
         self._progress.handle(event)
         self._advance(self._progress, event, event.cursor)
         self._interrupted = None
@@ -314,28 +300,7 @@ class Follower:
     async def _be_late(self) -> None:
         self._late_until = time.time() + LATE_SECONDS
         if self._progress is None or self._progress.outcome is None:
-            await self._cancel("The execution_timeout of the Airflow task has passed")
-
-    async def _cancel(self, reason: str) -> bool:
-        """Ask for the execution's end. True when the broker has it."""
-        until = time.monotonic() + CANCEL_SECONDS
-        while True:
-            try:
-                channel = self._channel or await channel_of(self._trigger.podbroker_conn_id)
-                await channel.client.cancel_async(self._name, claim=self._trigger.claim, reason=reason)
-            except NotFoundError:
-                return True
-            except PodbrokerError as error:
-                if isinstance(error, UnavailableError) and time.monotonic() + PAUSE_SECONDS < until:
-                    await asyncio.sleep(PAUSE_SECONDS)
-                    continue
-                if error.reason == SUPERSEDED:
-                    self._log.info("Execution %s belongs to a later try now: it is not cancelled", self._name)
-                    return True
-                self._log.warning("Execution %s could not be cancelled and may run on: %s", self._name, error)
-                return False
-            self._log.info("Execution %s is being cancelled: %s", self._name, reason)
-            return True
+            await self._end.cancel("The execution_timeout of the Airflow task has passed", channel=self._channel)
 
     async def _show_last_lines(self, until: float, *, release: bool) -> None:
         self._late_until = until
@@ -351,40 +316,16 @@ class Follower:
             if release and self._channel is not None:
                 await self._channel.client.release_async(self._name, claim=self._trigger.claim)
         except PodbrokerError as error:
-            self._log.info("The last lines of the pod are not known: %s", error)
-
-    async def _was_killed(self) -> bool:
-        """Below Airflow 3.3: ask whether a user acted on the task, and end its pod if so."""
-        if AIRFLOW_V_3_3_PLUS or self._trigger.keep_on_kill or self._trigger.task_instance is None:
-            return False
-        state = await self._state()
-        if state == NO_ANSWER:
-            self._log.info("The task's state is not known, its pod is left running")
-            return False
-        # Of a task that is deferred still, another triggerer goes on with the pod. One that has taken too long comes
-        # back to a worker, which 2.11 does not let end the pod.
-        is_late = self._trigger.deadline is not None and time.time() >= self._trigger.deadline
-        if verdict_of(state) is not Verdict.CANCEL and not (is_late and state != "deferred"):
-            return False
-        await self._cancel(f"The Airflow task was killed while it was deferred; its state is {state or 'none'}")
-        return True
-
-    async def _state(self) -> str | None:
-        """Ask for the task's state; ``NO_ANSWER`` when none comes in time."""
-        asking = sync_to_async(state_from_server, thread_sensitive=False)(self._trigger.task_instance)
-        try:
-            return await asyncio.wait_for(asyncio.shield(asking), STATE_SECONDS)
-        except Exception as error:  # noqa: BLE001 -- whatever went wrong, there is no answer
-            self._log.debug("The task's state is not known: %r", error)
-            return NO_ANSWER
+            self._log.info("The last lines of the %s are not known: %s", self._noun, error)
 
     def _ending(self, progress: Progress) -> dict[str, Any]:
         outcome = progress.outcome
         succeeded = outcome is not None and outcome.state is ExecutionState.SUCCEEDED
         if self._late_until is not None and not succeeded:
-            return self._payload("timeout", message="The pod was cancelled: the task's execution_timeout has passed")
+            said = f"The {self._noun} was cancelled: the task's execution_timeout has passed"
+            return self._payload("timeout", message=said)
         message = "" if outcome is None else outcome.message
-        return self._payload("success" if succeeded else "failed", message=message or "The pod has ended")
+        return self._payload("success" if succeeded else "failed", message=message or f"The {self._noun} has ended")
 
     def _payload(self, status: str, *, message: str) -> dict[str, Any]:
         progress = self._progress

@@ -23,7 +23,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "podbroker",
-                "python-modules": ["podbroker.airflow.operator", "podbroker.airflow.eks"],
+                "python-modules": ["podbroker.airflow.operator", "podbroker.airflow.eks", "podbroker.airflow.batch"],
             }
         ],
         "triggers": [
@@ -33,6 +33,12 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [{"integration-name": "podbroker", "python-modules": ["podbroker.airflow.hook"]}],
+        "extra-links": [
+            "podbroker.airflow.links.BatchJobDetailsLink",
+            "podbroker.airflow.links.BatchJobDefinitionLink",
+            "podbroker.airflow.links.BatchJobQueueLink",
+            "podbroker.airflow.links.CloudWatchEventsLink",
+        ],
         "task-decorators": [
             {"name": "remote_pod", "class-name": "podbroker.airflow.decorators.remote_pod_task"},
             {"name": "remote_pod_cmd", "class-name": "podbroker.airflow.decorators.remote_pod_cmd_task"},

@@ -28,6 +28,7 @@ __all__ = [
     "execution_name",
     "group_labels",
     "group_of",
+    "label_value",
     "target_selector",
 ]
 
@@ -78,7 +79,12 @@ def group_labels(context: Context, *, deployment_id: str) -> dict[str, str]:
         "task_id": ti.task_id,
         "map_index": str(ti.map_index if ti.map_index is not None and ti.map_index >= 0 else "none"),
     }
-    return {key: _slug(str(value), _LABEL_LENGTH) for key, value in values.items()}
+    return {key: label_value(str(value)) for key, value in values.items()}
+
+
+def label_value(text: str) -> str:
+    """Make a label's value of any text; one that has to be cut ends with a hash of the whole."""
+    return _slug(text, _LABEL_LENGTH)
 
 
 def group_of(context: Context, *, deployment_id: str, action: GroupAction) -> Group:

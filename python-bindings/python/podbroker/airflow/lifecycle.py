@@ -1,66 +1,59 @@
-"""The life cycle of the operator: submitted, followed, settled, in one process or in several.
+"""The life cycle of an operator: submitted, followed, settled, in one process or in several, whatever it runs.
 
-One submit, one stream, one acknowledgement. A synchronous task follows its pod in the worker; a deferred one leaves
-that to a trigger and comes back when the pod has ended. What is left to do then, the result, the callbacks, the verdict
-and the acknowledgement, is the same for both.
+One submit, one stream, one acknowledgement. A synchronous task follows its execution in the worker; a deferred one
+leaves that to a trigger and comes back when it has ended. What is said and read for a pod or for a job on the way is
+the business of the classes below this one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from podbroker import ExecutionState, GroupAction
-from podbroker.airflow import assets, ending, parameters
+from podbroker import GroupAction
+from podbroker.airflow import ending
 from podbroker.airflow import exceptions as ex
-from podbroker.airflow._compat import (
-    AirflowSkipException,
-    AirflowTaskTerminated,
-    AirflowTaskTimeout,
-    ExecutionMode,
-    KubernetesPodOperator,
-    conf,
-)
+from podbroker.airflow._compat import AirflowTaskTerminated, AirflowTaskTimeout, conf
 from podbroker.airflow.earlier import plan
-from podbroker.airflow.failure import container_of, exception_of_outcome
 from podbroker.airflow.identity import execution_id, execution_labels, group_labels, group_of
-from podbroker.airflow.listeners import tell
-from podbroker.airflow.logs import LinePrinter
-from podbroker.airflow.pods import manifest_of, pod_of
-from podbroker.airflow.policies import policies_of
 from podbroker.airflow.pump import Pump
-from podbroker.airflow.result import push_result, read_result, result_error, take_position
-from podbroker.airflow.session import Session, new_request
+from podbroker.airflow.request import new_request
+from podbroker.airflow.result import take_position
+from podbroker.airflow.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import timedelta
+    from collections.abc import Callable, Iterator, Mapping
+    from functools import cached_property
 
     from airflow.sdk import Context
-    from kubernetes.client import models as k8s
 
-    from podbroker import Execution, InfraRetry, Outcome
+    from podbroker import BatchWorkload, Execution, Policies
+    from podbroker.airflow._compat import BaseOperator
     from podbroker.airflow.hook import PodbrokerHook
-    from podbroker.airflow.session import Request
+    from podbroker.airflow.logs import LinePrinter
+    from podbroker.airflow.request import Request
 
-__all__ = ["LifeCycle"]
+    _Operator = BaseOperator
+else:
+    # Beside an operator of Airflow or of a provider, whose constructor is the one that counts.
+    _Operator = object
+
+__all__ = ["LifeCycle", "reschedules"]
 
 
-class LifeCycle(KubernetesPodOperator):
-    """What ``RemotePodOperator`` does with its pod."""
+class LifeCycle(_Operator):
+    """What an operator does with its one execution."""
 
+    noun = "pod"
+    """What the execution is called in the task log."""
+
+    deferrable: bool
     deployment_id: str | None
-    ttl: timedelta | None
-    infra_retry: InfraRetry | None
-    orphan_after: timedelta | None
-    assets_from_result: bool
-    _session: Session | None
-    _follow: Pump | None
-    _settled: bool
-    _context: Context | None
-    _result: Any
+    reattach_on_restart: bool
+    _killed: bool = False
+    _session: Session | None = None
+    _follow: Pump | None = None
+    _settled: bool = False
     _printed_elsewhere: bytes = b""
     """Up to where a trigger has printed the lines, until this process prints some."""
 
@@ -70,98 +63,51 @@ class LifeCycle(KubernetesPodOperator):
         def hook(self) -> PodbrokerHook:
             """The connection to the broker."""
 
-    def execute(self, context: Context) -> Any:  # noqa: ANN401 -- whatever JSON the pod hands back
-        """Run the pod and give back its value, or defer until it has ended."""
-        self.name = self._set_name(self.name)
-        return self.execute_async(context) if self.deferrable else self.execute_sync(context)
+        @cached_property
+        def _printer(self) -> LinePrinter:
+            """Prints the lines, and keeps the last ones."""
+
+    # What differs by what is run.
+
+    def _start(self, context: Context) -> Execution:
+        """Start the execution, or find the one to go on with."""
+        raise NotImplementedError
+
+    def _policies(self) -> Policies:
+        """Say how it is to be run."""
+        raise NotImplementedError
+
+    def _labels(self, context: Context) -> dict[str, str]:
+        """Give the labels of the execution."""
+        return execution_labels(context, deployment_id=self.deployment)
+
+    def _is_named(self, follow: Pump) -> bool:
+        """Tell whether it is known what the cluster calls it."""
+        raise NotImplementedError
+
+    def _take_name(self, context: Context, execution: Execution) -> None:
+        """Hand on what the cluster calls it, as far as that is known; called again when more is."""
+        raise NotImplementedError
+
+    def _started(self, context: Context, follow: Pump) -> None:
+        """Note that it runs, or never will."""
+
+    def _settle(self, context: Context, follow: Pump) -> Any:  # noqa: ANN401 -- as execute
+        """Take the end over, acknowledge it, and give the task's value or raise."""
+        raise NotImplementedError
+
+    @property
+    def _title(self) -> str:
+        """What people know it by, for messages."""
+        raise NotImplementedError
+
+    # The way of a task.
 
     def execute_sync(self, context: Context) -> Any:  # noqa: ANN401 -- as execute
-        """Run the pod to its end in this process."""
+        """Run to the end in this process."""
         with self._settling(context):
             self._start(context)
             return self._follow_to_end(context)
-
-    def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
-        """Start the execution, or find the one to go on with; give back the request under the pod's real name."""
-        session, has_groups = self._new_session(pod_request_obj, context)
-        execution = None
-        if context["ti"].try_number > 1:
-            execution = self._meet_earlier(session, context, has_groups=has_groups)
-        if execution is None:
-            execution = session.submit(look_first=_reschedules(context) > 0)
-        self.log.info("Execution: %s", execution.name)
-        pod = copy.deepcopy(pod_request_obj)
-        if execution.attempts:
-            attempt = execution.attempts[-1]
-            pod.metadata.name, pod.metadata.namespace = attempt.pod_name, attempt.pod_namespace
-        return pod
-
-    def _new_session(self, pod_request_obj: k8s.V1Pod, context: Context) -> tuple[Session, bool]:
-        """Prepare to submit, and tell whether the broker knows groups."""
-        self._session = session = Session(
-            client=self.hook.conn,
-            request=self._request_of(pod_request_obj, context),
-            log=self.log,
-            checkpoint=lambda: self._checkpoint(context),
-        )
-        has_groups = session.knows_groups()
-        if has_groups:
-            session.join(group_of(context, deployment_id=self.deployment, action=GroupAction.ATTACH))
-        return session, has_groups
-
-    def request_of(self, context: Context) -> Request:
-        """Make the request for the pod of this try, and send nothing."""
-        self.name = self._set_name(self.name)
-        self.pod_request_obj = self.build_pod_request_obj(context)
-        return self._request_of(self.pod_request_obj, context)
-
-    def _request_of(self, pod_request_obj: k8s.V1Pod, context: Context) -> Request:
-        return new_request(
-            target=self.hook.target,
-            execution_id=execution_id(context, deployment_id=self.deployment),
-            pod=manifest_of(pod_request_obj),
-            labels=execution_labels(context, deployment_id=self.deployment),
-            policies=policies_of(self),
-        )
-
-    def find_pod(self, namespace: str, context: Context, **_: Any) -> k8s.V1Pod | None:  # noqa: ANN401, ARG002
-        """Read the execution's pod through the broker; None while there is none."""
-        return self._read_pod()
-
-    def cleanup(
-        self,
-        pod: k8s.V1Pod,
-        remote_pod: k8s.V1Pod,
-        xcom_result: Any = None,  # noqa: ANN401 -- whatever JSON the pod hands back
-        context: Context | None = None,
-        **_: Any,  # noqa: ANN401 -- what other provider versions pass
-    ) -> None:
-        """Acknowledge the outcome, then raise if it is not a success. Without an outcome nothing is touched."""
-        outcome = self._follow.outcome if self._follow is not None else None
-        if outcome is None or self._session is None or self._follow is None:
-            return
-        failed = outcome.state is not ExecutionState.SUCCEEDED
-        if failed:
-            if self.do_xcom_push:
-                push_result(self, context or self._context, xcom_result if xcom_result is not None else self._result)
-            if self.log_events_on_failure:
-                self._log_containers(outcome)
-        pod_spec = str(remote_pod or self._read_pod()) if failed and self.log_pod_spec_on_failure else ""
-        self._session.release()
-        base = container_of(outcome, self.base_container_name)
-        exit_code = base.exit_code if base is not None else outcome.exit_code
-        if exit_code is not None and exit_code in self.skip_on_exit_code:
-            message = f"Pod {pod.metadata.name} returned exit code {exit_code}. Skipping."
-            raise AirflowSkipException(message)
-        if failed:
-            raise exception_of_outcome(
-                outcome,
-                pod_name=pod.metadata.name,
-                base_container=self.base_container_name,
-                execution_name=self._session.name,
-                last_lines=self._printer.last_lines,
-                pod_spec=pod_spec,
-            )
 
     def on_kill(self) -> None:
         """Note that the task was told to end. What that means is found out by the pump, outside the signal handler."""
@@ -170,9 +116,16 @@ class LifeCycle(KubernetesPodOperator):
         if follow is not None:
             follow.wake()
 
+    @property
+    def known_execution(self) -> Execution | None:
+        """The execution as it was last heard of; None before there is one. Asks nobody."""
+        if self._follow is not None:
+            return self._follow.execution
+        return self._session.execution if self._session is not None else None
+
     @contextlib.contextmanager
     def _settling(self, context: Context) -> Iterator[None]:
-        """Do for the pod what the way means on which this process of the task ends."""
+        """Do for the execution what the way means on which this process of the task ends."""
         try:
             yield
         except AirflowTaskTimeout:
@@ -189,118 +142,103 @@ class LifeCycle(KubernetesPodOperator):
             if self._follow is not None:
                 self._follow.close()
 
-    def _start(self, context: Context) -> Execution:
-        self._say_what_is_ignored()
-        if self.pod_request_obj is None:
-            self.pod_request_obj = self.build_pod_request_obj(context)
-        self._call_back("on_pod_manifest_created", context, pod_request=self.pod_request_obj)
-        if self.pod is None:
-            self.pod = self.get_or_create_pod(pod_request_obj=self.pod_request_obj, context=context)
-        self._push_names(context)
-        self._call_back("on_pod_creation", context, fresh_pod=True)
-        return self._known()
+    def _new_session(
+        self,
+        workload: Mapping[str, Any] | BatchWorkload,
+        context: Context,
+        *,
+        required_features: tuple[str, ...] = (),
+    ) -> tuple[Session, bool]:
+        """Prepare to submit, and tell whether the broker knows groups."""
+        self._session = session = Session(
+            client=self.hook.conn,
+            request=self._request_of(workload, context, required_features=required_features),
+            log=self.log,
+            checkpoint=lambda: self._checkpoint(context),
+            noun=self.noun,
+        )
+        has_groups = session.knows_groups()
+        if has_groups:
+            session.join(group_of(context, deployment_id=self.deployment, action=GroupAction.ATTACH))
+        return session, has_groups
+
+    def _request_of(
+        self,
+        workload: Mapping[str, Any] | BatchWorkload,
+        context: Context,
+        *,
+        required_features: tuple[str, ...] = (),
+    ) -> Request:
+        return new_request(
+            target=self.hook.target,
+            execution_id=execution_id(context, deployment_id=self.deployment),
+            workload=workload,
+            labels=self._labels(context),
+            policies=self._policies(),
+            required_features=required_features,
+        )
+
+    def _submit(self, session: Session, context: Context, *, has_groups: bool) -> Execution:
+        """Start the execution of this try, after what earlier tries have left behind was adopted or ended."""
+        execution = None
+        if context["ti"].try_number > 1:
+            execution = self._meet_earlier(session, context, has_groups=has_groups)
+        if execution is None:
+            execution = session.submit(look_first=reschedules(context) > 0)
+        self.log.info("Execution: %s", execution.name)
+        return execution
 
     def _known(self) -> Execution:
         session = self._session
         if session is None or session.execution is None:
-            message = "There is no execution to follow: get_or_create_pod made none"
+            message = "There is no execution to follow: none was made"
             raise ex.RemotePodError(message)
         return session.execution
-
-    def _push_names(self, context: Context) -> None:
-        if self.pod is not None:
-            context["ti"].xcom_push(key="pod_name", value=self.pod.metadata.name)
-            context["ti"].xcom_push(key="pod_namespace", value=self.pod.metadata.namespace)
 
     def _follow_to_end(self, context: Context, *, cursor: bytes = b"") -> Any:  # noqa: ANN401 -- as execute
         follow = self._follow = self._open(context, cursor=cursor)
         if not follow.started():
-            follow.open_group(f"Waiting for pod {self._pod_name} to start")
+            follow.open_group(f"Waiting for {self.noun} {self._title} to start")
+        self._pump(until=lambda: self._is_named(follow) or follow.started())
+        self._take_name(context, follow.execution)
         self._pump(until=follow.started)
         follow.close_group()
-        if follow.execution.start_time is not None:
-            self._call_back("on_pod_starting", context, fresh_pod=True)
+        self._take_name(context, follow.execution)
+        self._started(context, follow)
         self._pump(until=follow.over)
         return self._settle(context, follow)
-
-    def _settle(self, context: Context, follow: Pump) -> Any:  # noqa: ANN401 -- as execute
-        self._call_back("on_pod_completion", context, fresh_pod=True)
-        self._call_back("on_pod_teardown", context, pod=self.remote_pod)
-
-        result, problem = read_result(follow, log=self.log) if self.wants_result else (None, None)
-        said: Any = None
-        if self.assets_from_result:
-            result, said = assets.take(result)
-        # Older providers hand neither to cleanup.
-        self._context, self._result = context, result
-        self.post_complete_action(pod=self.pod, remote_pod=self.remote_pod, context=context, result=result)
-        if problem is not None:
-            raise problem
-        if said is not None:
-            self._emit(context, follow, said)
-        return result if self.do_xcom_push else None
-
-    def _emit(self, context: Context, follow: Pump, said: Any) -> None:  # noqa: ANN401 -- JSON
-        """Make events of what a pod that succeeded says about assets."""
-        if follow.outcome is None or follow.outcome.state is not ExecutionState.SUCCEEDED:
-            return
-        try:
-            events = assets.plan(said, self.outlets or ())
-        except assets.AssetEventsError as error:
-            raise result_error(follow, f"The pod's asset events cannot be emitted: {error}") from error
-        assets.emit(events, context["outlet_events"])
-        self.log.info("Asset events of the pod's result: %d", len(events))
-
-    @property
-    def wants_result(self) -> bool:
-        """Whether the pod hands back a value."""
-        return self.do_xcom_push or self.assets_from_result
-
-    @property
-    def _pod_name(self) -> str:
-        return str(self.pod.metadata.name) if self.pod is not None else "of the task"
 
     def _pump(self, *, until: Callable[[], bool]) -> None:
         """Handle what comes on the one stream until the predicate holds."""
         if self._follow is not None:
             self._follow.run(until)
 
-    def _open(self, context: Context, *, cursor: bytes) -> Pump:
+    def _open(self, context: Context, *, cursor: bytes, lines: bool = True) -> Pump:
         session, execution = self._session, self._known()
         if session is None:
             message = "There is no execution to follow"
             raise ex.RemotePodError(message)
-        self._printed_elsewhere = b""
+        if lines:
+            self._printed_elsewhere = b""
+        wanted = self._printer.wanted if lines else None
         return Pump(
-            open_watch=lambda cursor: session.watch(cursor=cursor, containers=self._printer.wanted),
-            cursor=self._kept_position(context) or cursor,
+            open_watch=lambda cursor: session.watch(cursor=cursor, containers=wanted),
+            cursor=(self._kept_position(context) or cursor) if lines else cursor,
             execution=execution,
             printer=self._printer,
             log=self.log,
             checkpoint=lambda: self._checkpoint(context),
+            noun=self.noun,
         )
 
     def _kept_position(self, context: Context) -> bytes:
         """Read how far the process came that was drained before this one."""
-        if _reschedules(context) == 0 or self._session is None:
+        if reschedules(context) == 0 or self._session is None:
             return b""
         cursor = take_position(context, name=self._session.name)
         if not cursor:
             self.log.info("The place in the log was not kept: lines from before the reschedule are printed again")
         return cursor
-
-    @cached_property
-    def _printer(self) -> LinePrinter:
-        return LinePrinter(
-            log=self.log,
-            base_container=self.base_container_name,
-            containers=self.container_logs if self.get_logs else None,
-            init_containers=self.init_container_logs,
-            prefix=getattr(self, "container_name_log_prefix_enabled", True),
-            startup_notices=getattr(self, "log_events_on_startup", True),
-            formatter=getattr(self, "log_formatter", None),
-            on_line=self._show_progress if self.callbacks or self._progress_callback else None,
-        )
 
     @property
     def deployment(self) -> str:
@@ -346,59 +284,15 @@ class LifeCycle(KubernetesPodOperator):
             place=self._printed_elsewhere or (self._follow.cursor if self._follow is not None else b""),
             log=self.log,
             keep=self.keeps_on_kill,
+            noun=self.noun,
         )
 
     @property
     def keeps_on_kill(self) -> bool:
-        """Whether a kill leaves the pod alone."""
+        """Whether a kill leaves the execution alone."""
         return getattr(getattr(self, "on_kill_action", None), "value", None) == "keep_pod"
 
-    # Callbacks and what is read for them.
 
-    def _call_back(self, name: str, context: Context, *, fresh_pod: bool = False, **kwargs: object) -> None:
-        if not self.callbacks:
-            return
-        if fresh_pod and self.pod is not None:
-            # By the method that subclasses override, as upstream does it.
-            self.remote_pod = self.find_pod(self.pod.metadata.namespace, context=context) or self.remote_pod
-            kwargs["pod"] = self.remote_pod
-        for callback in self.callbacks:
-            getattr(callback, name)(
-                client=self.client, mode=ExecutionMode.SYNC, context=context, operator=self, **kwargs
-            )
-
-    def _show_progress(self, line: str, container: str, time_ns: int) -> None:
-        tell(
-            line,
-            container,
-            time_ns,
-            callbacks=self.callbacks,
-            progress=self._progress_callback,
-            mode=ExecutionMode.SYNC,
-            client=lambda: self.client,
-            pod=lambda: self.pod,
-        )
-
-    def _read_pod(self) -> k8s.V1Pod | None:
-        return pod_of(self._session.read()) if self._session is not None else None
-
-    def _log_containers(self, outcome: Outcome) -> None:
-        for container in outcome.containers:
-            self.log.info(
-                "Container '%s': exit_code=%s, reason='%s', message='%s'",
-                container.container,
-                container.exit_code,
-                container.reason,
-                container.message,
-            )
-
-    def _say_what_is_ignored(self) -> None:
-        if ignored := parameters.without_effect(self):
-            self.log.info("Without effect, because the broker reaches and watches the cluster: %s", ", ".join(ignored))
-        if uncalled := parameters.uncalled_overrides(type(self)):
-            self.log.warning("%s overrides what is never called here: %s", type(self).__name__, ", ".join(uncalled))
-
-
-def _reschedules(context: Context) -> int:
+def reschedules(context: Context) -> int:
     """How often this try was rescheduled: more than 0 means that an earlier process of it was here."""
     return int(context.get("task_reschedule_count") or 0)

@@ -139,7 +139,7 @@ class Lines:
             log=SILENT,
             base_container=base_container,
             containers=containers,
-            init_containers=None,
+            init_containers=containers,
             prefix=False,
             on_marker=SILENT.info,
         )

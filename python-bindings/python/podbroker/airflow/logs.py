@@ -8,7 +8,7 @@ decided here too. The last lines of the base container are kept for the message 
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from podbroker import ContainerRole, GapReason, NoticeSeverity
@@ -26,6 +26,9 @@ ContainerChoice: TypeAlias = "Iterable[str] | str | Literal[True] | None"
 
 LAST_LINES = 10
 """How many lines a failure's message repeats: enough for the end of a traceback, short enough for a mail."""
+
+LAST_CONTAINERS = 16
+"""Of how many containers the last lines are kept where none is the base one: of those that printed last."""
 
 MAX_LINE_BYTES = 1 << 20
 """Pieces of one line are joined up to this size; a longer line is printed in parts, so that memory stays bounded."""
@@ -75,7 +78,9 @@ class LinePrinter:
         on_line: Callable[[str, str, int], None] | None = None,
         on_marker: Callable[[str], None] = print,
     ) -> None:
-        """``on_line`` is called before each line with its text, its container and its time in nanoseconds.
+        """``base_container`` is the one whose last lines are kept; empty: of each, as of a job with several.
+
+        ``on_line`` is called before each line with its text, its container and its time in nanoseconds.
 
         ``on_marker`` prints the marker of a log group. As upstream, a worker prints it as it is: the log view folds
         only at lines that begin with it.
@@ -90,7 +95,7 @@ class LinePrinter:
         self._on_line = on_line
         self._on_marker = on_marker
         self._pieces: dict[_InstanceKey, list[bytes]] = {}
-        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._last_lines: OrderedDict[str, deque[str]] = OrderedDict()
 
     @property
     def wanted(self) -> tuple[str, ...] | None:
@@ -102,7 +107,11 @@ class LinePrinter:
     @property
     def last_lines(self) -> tuple[str, ...]:
         """The last lines of the base container, oldest first, as far as they were printed."""
-        return tuple(self._last_lines)
+        return self.last_lines_of(self._base_container)
+
+    def last_lines_of(self, container: str) -> tuple[str, ...]:
+        """Give the last lines of a container, oldest first, as far as they were printed and are kept."""
+        return tuple(self._last_lines.get(container, ()))
 
     @property
     def is_between_lines(self) -> bool:
@@ -166,8 +175,8 @@ class LinePrinter:
                 self._print(instance.container, text, time_ns)
 
     def _print(self, container: str, text: str, time_ns: int) -> None:
-        if container == self._base_container:
-            self._last_lines.append(text)
+        if self._base_container in {container, ""}:
+            self._keep(container, text)
         if self._on_line is not None:
             self._on_line(text, container, time_ns)
         if is_log_group_marker(text):
@@ -179,6 +188,12 @@ class LinePrinter:
         elif self._prefix:
             text = f"[{container}] {text}"
         self._log.log(level, "%s", text)
+
+    def _keep(self, container: str, text: str) -> None:
+        self._last_lines.setdefault(container, deque(maxlen=LAST_LINES)).append(text)
+        self._last_lines.move_to_end(container)
+        if len(self._last_lines) > LAST_CONTAINERS:
+            self._last_lines.popitem(last=False)
 
 
 def _names(choice: ContainerChoice) -> frozenset[str] | Literal[True]:

@@ -12,13 +12,15 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from podbroker import ResultSource
 from podbroker.airflow import parameters
 from podbroker.airflow._compat import conf
 from podbroker.airflow.chain import readable
-from podbroker.airflow.deferral import Deferrable
 from podbroker.airflow.hook import PodbrokerHook
 from podbroker.airflow.identity import target_selector
+from podbroker.airflow.pod_lifecycle import PodLifeCycle
 from podbroker.airflow.pods import PodClient
+from podbroker.airflow.result import source_of_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from kubernetes.client import models as k8s
 
-    from podbroker import Execution, InfraRetry
+    from podbroker import InfraRetry
     from podbroker.airflow.pump import Pump
     from podbroker.airflow.session import Session
 
@@ -37,7 +39,7 @@ _NAMESPACE_OF_TARGET = "podbroker-target"
 """Stands for the target's namespace while upstream builds the manifest, since upstream would take the worker's own."""
 
 
-class RemotePodOperator(Deferrable):
+class RemotePodOperator(PodLifeCycle):
     """Runs a pod at a target of the broker, and takes every argument of ``KubernetesPodOperator``.
 
     Args:
@@ -57,6 +59,9 @@ class RemotePodOperator(Deferrable):
         start_from_trigger: Whether the triggerer also starts the pod, so that a task that succeeds needs no worker
             (Airflow 3.3). Where that cannot be, the task's log says why, and a worker starts it. The task defers then.
         do_xcom_push: Whether the pod hands back a value, JSON in ``/airflow/xcom/return.json``.
+        result_source: How that value comes: ``SIDECAR``, from a container that the broker adds, or
+            ``TERMINATION_MESSAGE``, as the container's own, up to 4 KiB. A target of AWS Batch knows the second only,
+            and there the file is ``/dev/termination-log``.
         assets_from_result: Whether the value's member ``asset_events`` becomes events of the assets in ``outlets``. The
             pod hands back a value then, also without ``do_xcom_push``.
         log_pod_spec_on_failure: Whether a failure's message contains the whole pod. Off, unlike upstream, because the
@@ -65,7 +70,7 @@ class RemotePodOperator(Deferrable):
     """
 
     template_fields: Sequence[str] = (
-        *Deferrable.template_fields,
+        *PodLifeCycle.template_fields,
         "target",
         "podbroker_conn_id",
         "deployment_id",
@@ -84,6 +89,7 @@ class RemotePodOperator(Deferrable):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         start_from_trigger: bool = False,
         do_xcom_push: bool = False,
+        result_source: ResultSource = ResultSource.SIDECAR,
         assets_from_result: bool = False,
         log_pod_spec_on_failure: bool = False,
         **kwargs: Any,  # noqa: ANN401 -- the arguments of upstream
@@ -97,6 +103,9 @@ class RemotePodOperator(Deferrable):
             **kwargs,
         )
         self.do_xcom_push = do_xcom_push
+        self.result_source = source_of_result(
+            result_source, known=(ResultSource.SIDECAR, ResultSource.TERMINATION_MESSAGE)
+        )
         self.assets_from_result = assets_from_result
         self.target = target
         self.podbroker_conn_id = podbroker_conn_id
@@ -184,10 +193,3 @@ class RemotePodOperator(Deferrable):
         containers = pod.spec.containers if pod is not None and pod.spec is not None else ()
         found = (each.image for each in containers or () if each.name == self.base_container_name)
         return next(found, None) or self.image
-
-    @property
-    def known_execution(self) -> Execution | None:
-        """The execution as it was last heard of; None before there is one. Asks nobody."""
-        if self._follow is not None:
-            return self._follow.execution
-        return self._session.execution if self._session is not None else None

@@ -159,7 +159,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "do_xcom_push": Parameter(
         Verdict.BETTER,
         "the broker adds a sidecar that needs no exec, and whose image it is told in its configuration; a value that is"
-        " too large or no JSON is an error of its own",
+        " too large or no JSON is an error of its own. `result_source` leaves the sidecar out",
     ),
     "xcom_sidecar_container_security_context": Parameter(
         Verdict.NO_EFFECT,

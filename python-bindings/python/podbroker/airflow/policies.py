@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from podbroker import FinishAction, Policies, ResultSource
 
 if TYPE_CHECKING:
-    from podbroker.airflow.lifecycle import LifeCycle
+    from podbroker.airflow.pod_lifecycle import PodLifeCycle
 
 __all__ = ["policies_of"]
 
@@ -25,7 +25,7 @@ _FINISH = {
 }
 
 
-def policies_of(operator: LifeCycle) -> Policies:
+def policies_of(operator: PodLifeCycle) -> Policies:
     """Translate the arguments of an operator."""
     # Upstream gives a pod one time to be scheduled and then another one to start; the broker knows one for both.
     start = (operator.schedule_timeout_seconds or 0) + (operator.startup_timeout_seconds or 0)
@@ -33,7 +33,7 @@ def policies_of(operator: LifeCycle) -> Policies:
         start_deadline=timedelta(seconds=start) if start else None,
         finish=_FINISH[operator.on_finish_action.value],
         ttl=operator.ttl,
-        result=ResultSource.SIDECAR if operator.wants_result else ResultSource.NONE,
+        result=operator.result_source if operator.wants_result else ResultSource.NONE,
         # A user's own sidecar that never ends keeps nothing waiting.
         deciding_containers=(operator.base_container_name,),
         infra_retry=operator.infra_retry,

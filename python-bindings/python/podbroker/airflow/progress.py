@@ -36,12 +36,14 @@ RESULT_MISSING = "RESULT_MISSING"
 class Progress:
     """One execution on its way to its end."""
 
-    def __init__(self, *, execution: Execution, printer: LinePrinter, log: Logger) -> None:
-        """``execution`` is what is known so far."""
+    def __init__(self, *, execution: Execution, printer: LinePrinter, log: Logger, noun: str = "pod") -> None:
+        """``execution`` is what is known so far; ``noun`` is what it is called in the log."""
         self._printer = printer
         self._log = log
         self._in_group = False
         self._said = ""
+        self._noun = noun
+        self._job: tuple[str, str] | None = None
         self.execution = execution
         self.result: Result | None = None
         self.result_missing = False
@@ -109,9 +111,12 @@ class Progress:
     def _print(self, event: Event) -> None:
         match event:
             case AttemptStarted(attempt=attempt):
-                self._log.info("Pod %s/%s was created", attempt.pod_namespace, attempt.pod_name)
+                self._tell_job(attempt)
+                if attempt.pod_name and not attempt.batch_job_id:
+                    self._log.info("Pod %s/%s was created", attempt.pod_namespace, attempt.pod_name)
             case AttemptEnded(attempt=attempt, outcome=outcome):
-                self._log.info("Pod %s ended: %s", attempt.pod_name, (outcome or attempt).state.value)
+                named = f"Job {attempt.batch_job_id}" if attempt.batch_job_id else f"Pod {attempt.pod_name}"
+                self._log.info("%s ended: %s", named, (outcome or attempt).state.value)
             case LogChunk(instance=instance):
                 if self._printer.shows(instance):
                     self.close_group()
@@ -126,6 +131,8 @@ class Progress:
 
     def _update(self, execution: Execution) -> None:
         self.execution = execution
+        if self.attempt is not None:
+            self._tell_job(self.attempt)
         outcome = execution.outcome
         reason = execution.state_reason
         if outcome is not None and outcome.state is not ExecutionState.SUCCEEDED:
@@ -135,4 +142,13 @@ class Progress:
             self._said = where
             if self.started():
                 self.close_group()
-            self._log.info("Pod is %s", where)
+            self._log.info("%s is %s", self._noun.capitalize(), where)
+
+    def _tell_job(self, attempt: Attempt) -> None:
+        """Say which Batch job it is, and its pod when that is known; nothing where there is no job."""
+        job = (attempt.batch_job_id, attempt.pod_name)
+        if not attempt.batch_job_id or job == self._job:
+            return
+        self._job = job
+        where = f" runs in pod {attempt.pod_namespace}/{attempt.pod_name}" if attempt.pod_name else ""
+        self._log.info("AWS Batch job %s%s", attempt.batch_job_id, where)

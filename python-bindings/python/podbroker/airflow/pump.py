@@ -62,13 +62,14 @@ class Pump(Progress):
         log: Logger,
         checkpoint: Callable[[], None],
         cursor: bytes = b"",
+        noun: str = "pod",
     ) -> None:
         """Begin to follow after ``cursor``.
 
         ``open_watch`` makes a watch that begins there; ``execution`` is what is known; ``checkpoint`` raises when the
         task has to end.
         """
-        super().__init__(execution=execution, printer=printer, log=log)
+        super().__init__(execution=execution, printer=printer, log=log, noun=noun)
         self._open_watch = open_watch
         self._begun_at = cursor
         self._watch = open_watch(cursor)

@@ -1,7 +1,7 @@
-"""Reads the value that a pod handed back, and hands the place in the stream from one process of a task to the next.
+"""Reads the value that was handed back, and hands the place in the stream from one process of a task to the next.
 
-A value that was asked for and did not arrive whole is an error of its own, raised only when the pod itself succeeded. A
-file that the pod never wrote means None, as with upstream.
+A value that was asked for and did not arrive whole is an error of its own, raised only when what was run has succeeded.
+A file that was never written means None, as with upstream.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ import binascii
 import json
 from typing import TYPE_CHECKING, Any
 
+from podbroker.airflow._compat import AirflowException
 from podbroker.airflow.exceptions import RemotePodResultError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow.sdk import Context
     from airflow.sdk._shared.logging.types import Logger
 
+    from podbroker import ResultSource
     from podbroker.airflow._compat import KubernetesPodOperator
     from podbroker.airflow.progress import Progress
     from podbroker.airflow.pump import Pump
 
-__all__ = ["push_result", "read_result", "result_error", "save_position", "take_position"]
+__all__ = ["push_result", "read_result", "result_error", "save_position", "source_of_result", "take_position"]
 
 POSITION_KEY = "podbroker_position"
 """Where the task state store of Airflow 3.3 keeps the place in the stream over a reschedule. Processes of two versions
@@ -31,24 +35,38 @@ SHOWN_CHARACTERS = 200
 """How much of a broken value an error repeats."""
 
 
-def read_result(follow: Pump | Progress, *, log: Logger) -> tuple[Any, RemotePodResultError | None]:
-    """Give the value, and what is wrong with it."""
+def source_of_result(given: ResultSource | str, *, known: Sequence[ResultSource]) -> ResultSource:
+    """Check where an operator is to take its value from.
+
+    Raises:
+        AirflowException: It cannot be had from there; the message says from where it can.
+
+    """
+    source = next((each for each in known if each == given), None)
+    if source is None:
+        message = f"result_source is one of {', '.join(each.value for each in known)}, and not {given}"
+        raise AirflowException(message)
+    return source
+
+
+def read_result(follow: Pump | Progress, *, log: Logger, noun: str = "pod") -> tuple[Any, RemotePodResultError | None]:
+    """Give the value, and what is wrong with it. ``noun`` is what messages call what was run."""
     result = follow.result
     if result is None:
         return None, result_error(follow, "The broker sent no result, although the task asks for one")
     if result.problem:
         if follow.result_missing:
-            log.info("The pod wrote no result: %s", result.problem)
+            log.info("The %s wrote no result: %s", noun, result.problem)
             return None, None
-        return None, result_error(follow, f"The pod's result cannot be had: {result.problem}")
+        return None, result_error(follow, f"The {noun}'s result cannot be had: {result.problem}")
     if not result.content.strip():
-        log.info("The pod's result file is empty.")
+        log.info("The %s's result file is empty.", noun)
         return None, None
     try:
         return json.loads(result.content), None
     except (ValueError, RecursionError) as error:
         shown = result.content[:SHOWN_CHARACTERS].decode("utf-8", errors="backslashreplace")
-        return None, result_error(follow, f"The pod's result is not JSON ({error}). It begins with: {shown}")
+        return None, result_error(follow, f"The {noun}'s result is not JSON ({error}). It begins with: {shown}")
 
 
 def push_result(operator: KubernetesPodOperator, context: Context | None, value: Any) -> None:  # noqa: ANN401 -- JSON

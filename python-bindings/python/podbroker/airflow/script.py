@@ -14,7 +14,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["BOOTSTRAP", "INPUT_VARIABLE", "MOST_BYTES", "SCRIPT_VARIABLE", "packed", "script_of", "source_of"]
 
@@ -81,11 +81,11 @@ def source_of(function: Callable[..., Any]) -> str:
     return "".join([*kept, *lines[node.lineno - 1 :]])
 
 
-def script_of(*, source: str, function: str, pickler: str, result_file: str | None) -> str:
+def script_of(*, source: str, function: str, pickler: str, result_files: Sequence[str]) -> str:
     """Write the script. It reads its arguments from the variable ``arguments``.
 
-    ``pickler`` is the module that they were pickled with; ``result_file`` takes the value as JSON unless it is None,
-    and stays unwritten when there is no value.
+    ``pickler`` is the module that they were pickled with. Of ``result_files`` the first one that is there takes the
+    value as JSON, else the first, which is made; none is written when there is no value, or none is given.
     """
     lines = [
         "from __future__ import annotations",
@@ -96,12 +96,14 @@ def script_of(*, source: str, function: str, pickler: str, result_file: str | No
         f"positional, named = {pickler}.loads(arguments)",
         f"value = {function}(*positional, **named)",
     ]
-    if result_file is not None:
+    if result_files:
         lines += [
             "if value is not None:",
             "    import json",
+            "    import os",
             "    content = json.dumps(value)",
-            f"    with open({result_file!r}, 'w') as file:",
+            f"    there = [each for each in {list(result_files)!r} if os.path.exists(each)]",
+            f"    with open((there or [{result_files[0]!r}])[0], 'w') as file:",
             "        file.write(content)",
         ]
     return "\n".join([*lines, ""])

@@ -8,26 +8,24 @@ it. Nothing here knows Airflow's context; what an answer means for the task is t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from podbroker import ConflictError, NotFoundError, PodbrokerError, Policies, UnavailableError
 from podbroker.airflow.failure import exception_of_error
 from podbroker.airflow.identity import execution_name
+from podbroker.airflow.request import IN_GROUP, in_group, new_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from airflow.sdk._shared.logging.types import Logger
 
-    from podbroker import Execution, ExecutionPage, Group, ServerInfo, Submission, TargetPlace
+    from podbroker import Execution, ExecutionPage, Group, Submission
     from podbroker.airflow.pump import WatchProtocol
+    from podbroker.airflow.request import ClientProtocol, Request
 
-__all__ = ["ClientProtocol", "Request", "Session", "ask", "in_group", "new_request"]
-
-SUBMIT_WINDOW = timedelta(minutes=10)
-"""Nothing is created after so long; as the broker's own default."""
+__all__ = ["Session", "ask"]
 
 ANSWER_SECONDS = 120.0
 """How long a broker that is away is waited for at submit: longer than a rolling update of it takes."""
@@ -46,71 +44,7 @@ PAGE_SIZE = 200
 SUPERSEDED = "CLAIM_SUPERSEDED"
 """The reason of a refusal: a later submit of the group holds the execution."""
 
-IN_GROUP = "in_group"
-"""The label of executions that were submitted to a group."""
-
 T = TypeVar("T")
-
-
-class ClientProtocol(Protocol):
-    """What the session needs of ``podbroker.Client``."""
-
-    def submit(
-        self,
-        *,
-        target: str | TargetPlace,
-        execution_id: str,
-        pod: Mapping[str, Any],
-        submit_before: datetime | None = None,
-        labels: Mapping[str, str] | None = None,
-        policies: Policies | None = None,
-        group: Group | None = None,
-        must_exist: bool = False,
-    ) -> Submission:
-        """Start an execution, or find it."""
-
-    def get(self, name: str, *, full: bool = False) -> Execution:
-        """Read an execution."""
-
-    def list(
-        self, target: str | TargetPlace, *, labels: Mapping[str, str] | None = None, page_size: int, page_token: str
-    ) -> ExecutionPage:
-        """List executions."""
-
-    def cancel(self, name: str, *, claim: str = "", reason: str = "") -> Execution:
-        """Ask for an execution's end."""
-
-    def release(self, name: str, *, claim: str = "") -> Execution:
-        """Say that its outcome was taken over."""
-
-    def watch(
-        self,
-        name: str,
-        *,
-        cursor: bytes = b"",
-        logs: bool = True,
-        containers: tuple[str, ...] = (),
-        tail_lines: int = 0,
-        since: datetime | None = None,
-        follow: bool = True,
-    ) -> WatchProtocol:
-        """Follow an execution."""
-
-    def server_info(self) -> ServerInfo:
-        """Say what the broker can do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is submitted; repeated unchanged."""
-
-    target: str | TargetPlace
-    execution_id: str
-    pod: Mapping[str, Any]
-    labels: Mapping[str, str]
-    policies: Policies
-    submit_before: datetime
-    group: Group | None = None
 
 
 def ask(do: Callable[[], T], *, seconds: float, checkpoint: Callable[[], None] | None = None) -> T:
@@ -131,13 +65,20 @@ class Session:
     """The execution of one task try, or the one that it adopted."""
 
     def __init__(
-        self, *, client: ClientProtocol, request: Request, log: Logger, checkpoint: Callable[[], None]
+        self,
+        *,
+        client: ClientProtocol,
+        request: Request,
+        log: Logger,
+        checkpoint: Callable[[], None],
+        noun: str = "pod",
     ) -> None:
-        """Prepare; nothing is sent yet."""
+        """Prepare; nothing is sent yet. ``noun`` is what messages call it."""
         self._client = client
         self._request = request
         self._log = log
         self.checkpoint = checkpoint
+        self.noun = noun
         self._claim = ""
         self._name = ""
         self._sent = False
@@ -150,11 +91,18 @@ class Session:
 
     @classmethod
     def resume(
-        cls, *, client: ClientProtocol, name: str, claim: str, log: Logger, checkpoint: Callable[[], None]
+        cls,
+        *,
+        client: ClientProtocol,
+        name: str,
+        claim: str,
+        log: Logger,
+        checkpoint: Callable[[], None],
+        noun: str = "pod",
     ) -> Session:
         """Go on with an execution that an earlier process of this try holds by ``claim``. Asks nobody: see ``load``."""
-        nothing = new_request(target="", execution_id="", pod={}, labels={}, policies=Policies())
-        session = cls(client=client, request=nothing, log=log, checkpoint=checkpoint)
+        nothing = new_request(target="", execution_id="", workload={}, labels={}, policies=Policies())
+        session = cls(client=client, request=nothing, log=log, checkpoint=checkpoint, noun=noun)
         session._name, session._claim = name, claim
         return session
 
@@ -165,7 +113,7 @@ class Session:
                 lambda: self._client.get(self.name), seconds=ANSWER_SECONDS, checkpoint=self.checkpoint
             )
         except PodbrokerError as error:
-            raise exception_of_error(error, doing="The pod of the deferred task is not found") from error
+            raise exception_of_error(error, doing=f"The {self.noun} of the deferred task is not found") from error
 
     @property
     def claim(self) -> str:
@@ -179,7 +127,7 @@ class Session:
         except NotFoundError:
             return False
         except PodbrokerError as error:
-            raise exception_of_error(error, doing="The pod of the deferred task is not found") from error
+            raise exception_of_error(error, doing=f"The {self.noun} of the deferred task is not found") from error
         return True
 
     def knows_groups(self) -> bool:
@@ -187,7 +135,7 @@ class Session:
         try:
             info = ask(self._client.server_info, seconds=ANSWER_SECONDS, checkpoint=self.checkpoint)
         except PodbrokerError as error:
-            raise exception_of_error(error, doing="The pod was not started") from error
+            raise exception_of_error(error, doing=f"The {self.noun} was not started") from error
         return "group" in info.features
 
     def join(self, group: Group) -> None:
@@ -213,7 +161,7 @@ class Session:
                 )
                 return execution
         except PodbrokerError as error:
-            raise exception_of_error(error, doing="The pod was not started") from error
+            raise exception_of_error(error, doing=f"The {self.noun} was not started") from error
         self._claim = submission.claim
         self.execution = submission.execution
         if not submission.created:
@@ -247,7 +195,7 @@ class Session:
         try:
             return ask(lambda: self._client.get(self.name, full=True), seconds=RELEASE_SECONDS)
         except PodbrokerError as error:
-            self._log.warning("The pod of %s cannot be read: %s", self.name, error)
+            self._log.warning("The %s of %s cannot be read: %s", self.noun, self.name, error)
             return None
 
     def cancel(self, reason: str) -> bool:
@@ -281,7 +229,13 @@ class Session:
 
     def other(self, execution: Execution) -> Session:
         """Make a session on another execution of the same target."""
-        session = Session(client=self._client, request=self._request, log=self._log, checkpoint=self.checkpoint)
+        session = Session(
+            client=self._client,
+            request=self._request,
+            log=self._log,
+            checkpoint=self.checkpoint,
+            noun=self.noun,
+        )
         session.adopt(execution)
         return session
 
@@ -316,10 +270,12 @@ class Session:
             target=self._request.target,
             execution_id=self._request.execution_id,
             pod=self._request.pod,
+            batch=self._request.batch,
             submit_before=self._request.submit_before,
             labels=self._request.labels,
             policies=self._request.policies,
             group=self._request.group,
+            required_features=self._request.required_features,
             must_exist=must_exist,
         )
 
@@ -355,27 +311,3 @@ class Session:
             seconds=ANSWER_SECONDS,
             checkpoint=self.checkpoint,
         )
-
-
-def new_request(
-    *,
-    target: str | TargetPlace,
-    execution_id: str,
-    pod: Mapping[str, Any],
-    labels: Mapping[str, str],
-    policies: Policies,
-) -> Request:
-    """Fix a request at this moment: its submit window begins now."""
-    return Request(
-        target=target,
-        execution_id=execution_id,
-        pod=pod,
-        labels=labels,
-        policies=policies,
-        submit_before=datetime.now(tz=timezone.utc) + SUBMIT_WINDOW,
-    )
-
-
-def in_group(request: Request, group: Group) -> Request:
-    """Submit the request to a group."""
-    return replace(request, group=group, labels={**request.labels, IN_GROUP: "true"})

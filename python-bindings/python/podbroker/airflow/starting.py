@@ -28,7 +28,7 @@ from podbroker.airflow._compat import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from podbroker.airflow.deferral import Deferrable
+    from podbroker.airflow.pod_lifecycle import PodLifeCycle
 
 __all__ = ["Start", "StartFromTrigger", "StartTrigger", "decide", "revived"]
 
@@ -77,7 +77,7 @@ class Start:
 class StartFromTrigger:
     """The attribute that Airflow's scheduler reads. Of the class it is False: a mapped task has no arguments yet."""
 
-    def __get__(self, operator: Deferrable | None, owner: type | None = None) -> bool:
+    def __get__(self, operator: PodLifeCycle | None, owner: type | None = None) -> bool:
         """Say whether the task starts in the triggerer."""
         return operator is not None and operator.start.arguments is not None
 
@@ -87,7 +87,7 @@ class StartTrigger:
 
     def __get__(
         self,
-        operator: Deferrable | None,
+        operator: PodLifeCycle | None,
         owner: type | None = None,
     ) -> StartTriggerArgs | None:
         """Give its class and arguments; None where a worker starts the pod."""
@@ -105,7 +105,7 @@ class StartTrigger:
         )
 
 
-def decide(operator: Deferrable) -> Start:
+def decide(operator: PodLifeCycle) -> Start:
     """Decide for a task that asks for it. To be asked before its templates are rendered."""
     if not AIRFLOW_V_3_3_PLUS:
         return Start(arguments=None, why_not="Airflow can do it from 3.3 on")
@@ -131,11 +131,11 @@ def revived(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _path(operator: Deferrable) -> str:
+def _path(operator: PodLifeCycle) -> str:
     return f"{type(operator).__module__}.{type(operator).__qualname__}"
 
 
-def _given(operator: Deferrable) -> dict[str, Any]:
+def _given(operator: PodLifeCycle) -> dict[str, Any]:
     """Give what the DAG's author has given of the arguments that make a pod."""
     left = _OF_THE_WORKER | _DERIVED.get(type(operator).__name__, frozenset())
     return {name: value for name, value in given_arguments(operator).items() if name in _names(type(operator)) - left}
@@ -170,7 +170,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 -- JSON
     raise TypeError(message)
 
 
-def _obstacles(operator: Deferrable, arguments: dict[str, Any]) -> Iterator[str]:
+def _obstacles(operator: PodLifeCycle, arguments: dict[str, Any]) -> Iterator[str]:
     if _path(operator) not in OPERATORS:
         yield f"{type(operator).__name__} is a class of its own"
     given = given_arguments(operator)
@@ -229,7 +229,7 @@ def _env_values(spec: object) -> Iterator[object]:
                 yield from _env_values(each)
 
 
-def _late(operator: Deferrable) -> Iterator[str]:
+def _late(operator: PodLifeCycle) -> Iterator[str]:
     """The pod's own deadline has to end it: a triggerer is not told of the execution_timeout in time."""
     if operator.execution_timeout is None:
         return
@@ -240,7 +240,7 @@ def _late(operator: Deferrable) -> Iterator[str]:
         yield f"execution_timeout is not longer than {longer}"
 
 
-def _templates(operator: Deferrable, arguments: dict[str, Any]) -> Iterator[str]:
+def _templates(operator: PodLifeCycle, arguments: dict[str, Any]) -> Iterator[str]:
     texts = [text for name in operator.template_fields for text in _texts(arguments.get(name)) if _is_template(text)]
     if not texts:
         return
@@ -289,7 +289,7 @@ def _foreign(text: str) -> Iterator[str]:
         yield "ti"
 
 
-def _needs_worker_at_the_end(operator: Deferrable) -> bool:
+def _needs_worker_at_the_end(operator: PodLifeCycle) -> bool:
     """Assets are registered, and callbacks called as ever, for a worker's success only."""
     skips = operator.skip_on_exit_code
     return bool(

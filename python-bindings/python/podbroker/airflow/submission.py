@@ -20,15 +20,15 @@ from podbroker import GroupAction, UnavailableError
 from podbroker.airflow._compat import changes_pods, push_xcom
 from podbroker.airflow.channel import channel_of
 from podbroker.airflow.identity import group_of
+from podbroker.airflow.request import in_group
 from podbroker.airflow.result import read_result
-from podbroker.airflow.session import in_group
 from podbroker.airflow.starting import revived
 from podbroker.airflow.trigger import RemotePodTrigger
 
 if TYPE_CHECKING:
     from podbroker import Submission
-    from podbroker.airflow.deferral import Deferrable
-    from podbroker.airflow.session import Request
+    from podbroker.airflow.pod_lifecycle import PodLifeCycle
+    from podbroker.airflow.request import Request
     from podbroker.airflow.start_trigger import RemotePodStartTrigger
 
 __all__ = ["Submitting"]
@@ -47,7 +47,7 @@ class Submitting:
     def __init__(self, trigger: RemotePodStartTrigger) -> None:
         """Nothing is asked of anybody yet."""
         self._trigger = trigger
-        self._operator: Deferrable | None = None
+        self._operator: PodLifeCycle | None = None
         self._request: Request | None = None
         self._lines: dict[str, Any] | None = None
         self._following: RemotePodTrigger | None = None
@@ -87,7 +87,8 @@ class Submitting:
         execution = submission.execution
         self._trigger.log.info("Execution: %s", execution.name)
         attempt = execution.attempts[-1] if execution.attempts else None
-        asked_for: Any = request.pod["metadata"]
+        pod: Any = request.pod
+        asked_for = pod["metadata"]
         self.was_over = not submission.created and execution.state.is_final
         began = time.time()
         if not submission.created and execution.create_time is not None:
@@ -122,6 +123,7 @@ class Submitting:
                     labels=joined.labels,
                     policies=joined.policies,
                     group=joined.group,
+                    required_features=joined.required_features,
                 )
             except UnavailableError:
                 if datetime.now(tz=timezone.utc) >= request.submit_before:
@@ -135,7 +137,9 @@ class Submitting:
         # A task that is mapped over fails without a value, and stores its length: a worker knows how.
         if operator is None or progress is None or self._mapped_over:
             return None
-        values = {"pod_name": payload["name"], "pod_namespace": payload["namespace"]}
+        values: dict[str, Any] = {}
+        if payload["name"]:  # on Batch a job may end before its pod's name is known
+            values = {"pod_name": payload["name"], "pod_namespace": payload["namespace"]}
         if operator.wants_result:
             value, problem = read_result(progress, log=self._trigger.log)
             if problem is not None:

@@ -1,8 +1,8 @@
-"""``RemotePodTrigger``: follows the pod of a deferred task in the triggerer, and prints its lines there as they come.
+"""``RemotePodTrigger``: follows what a deferred task runs in the triggerer, and prints its lines there as they come.
 
 All triggers of a process share one stream to the broker, and none of them blocks the event loop: lines are printed in
 pieces between which the loop goes on, and what users have written runs in a thread. A broker that is away costs
-silence and nothing else. The row of a trigger holds names and numbers, no credential; its event says that the pod has
+silence and nothing else. The row of a trigger holds names and numbers, no credential; its event says that it has
 ended, not what it handed back, since both are stored in Airflow's database.
 """
 
@@ -43,7 +43,8 @@ class RemotePodTrigger(BaseTrigger):
         began: When the task deferred, in seconds since 1970.
         cursor: Base64; what is before it was printed by the worker.
         deadline: When the task has taken too long, in seconds since 1970; None: never.
-        keep_on_kill: Leave the pod alone when the task is killed.
+        keep_on_kill: Leave the execution alone when the task is killed.
+        noun: What the execution is called in the log: ``pod`` or ``job``.
 
     """
 
@@ -60,6 +61,7 @@ class RemotePodTrigger(BaseTrigger):
         cursor: str = "",
         deadline: float | None = None,
         keep_on_kill: bool = False,
+        noun: str = "pod",
     ) -> None:
         """Take the arguments; nothing is asked of anybody yet."""
         super().__init__()  # type: ignore[no-untyped-call]
@@ -73,6 +75,7 @@ class RemotePodTrigger(BaseTrigger):
         self.cursor = cursor
         self.deadline = deadline
         self.keep_on_kill = keep_on_kill
+        self.noun = noun
         self._follower: Follower | None = None
         self._fired = False
         self._killed = False
@@ -82,6 +85,9 @@ class RemotePodTrigger(BaseTrigger):
         """Say how to make it anew."""
         names = ("name", "claim", "podbroker_conn_id", "pod_name", "pod_namespace", "lines", "began", "cursor")
         kwargs = {name: getattr(self, name) for name in (*names, "deadline", "keep_on_kill")}
+        if self.noun != "pod":
+            # Left out where it says nothing new, so that a triggerer of the version before can read the row.
+            kwargs["noun"] = self.noun
         return "podbroker.airflow.trigger.RemotePodTrigger", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -96,14 +102,14 @@ class RemotePodTrigger(BaseTrigger):
         follower = await self._made()
         try:
             return await follower.follow()
-        except Exception as error:  # noqa: BLE001 -- whatever it is, a worker can go on, and the pod is not lost
+        except Exception as error:  # noqa: BLE001 -- whatever it is, a worker can go on, and nothing is lost
             payload = follower.failure(error)
-            what = "The task's own code failed" if payload.get("to_worker") else "The pod cannot be followed"
+            what = "The task's own code failed" if payload.get("to_worker") else f"The {self.noun} cannot be followed"
             self.log.warning("%s here, a worker goes on with it: %s", what, error)
             return payload
 
     async def left_to_worker(self) -> dict[str, Any]:
-        """Give what the event says of a pod that has ended before it was followed."""
+        """Give what the event says of an execution that has ended before it was followed."""
         payload = await (await self._made()).left_to_worker()
         await self.done()
         return payload
@@ -123,21 +129,21 @@ class RemotePodTrigger(BaseTrigger):
         return self._follower.progress if self._follower is not None else None
 
     async def on_kill(self) -> None:
-        """End the pod, because a user acted on the task (Airflow 3.3 and later)."""
+        """End the execution, because a user acted on the task (Airflow 3.3 and later)."""
         self._killed = True
         if not self._fired and not self.keep_on_kill:
             self._killing = asyncio.create_task(self._kill())
-            await to_its_end(self._killing, log=self.log)
+            await to_its_end(self._killing, log=self.log, noun=self.noun)
 
     async def cleanup(self) -> None:
         """Keep the place for the next triggerer. Below Airflow 3.3 also find out whether the task was killed."""
         if self._killing is not None:
-            await to_its_end(self._killing, log=self.log)
+            await to_its_end(self._killing, log=self.log, noun=self.noun)
         if self._follower is None:
             return
         try:
             if not self._fired and not self._killed:
-                await to_its_end(asyncio.create_task(self._follower.leave()), log=self.log)
+                await to_its_end(asyncio.create_task(self._follower.leave()), log=self.log, noun=self.noun)
         finally:
             self._follower.close()
 
@@ -152,10 +158,13 @@ class RemotePodTrigger(BaseTrigger):
         return self._follower
 
 
-async def to_its_end(task: asyncio.Task[None], *, log: Any) -> None:  # noqa: ANN401 -- a logger
-    """Wait for a task that is bounded by itself: Airflow cancels again each second until a trigger has ended."""
+async def to_its_end(task: asyncio.Task[None], *, log: Any, noun: str = "pod") -> None:  # noqa: ANN401 -- a logger
+    """Wait for a task that is bounded by itself: Airflow cancels again each second until a trigger has ended.
+
+    ``noun`` is what the log calls the execution.
+    """
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([task])
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("What is left to do for the pod was not done: %s", error)
+        log.warning("What is left to do for the %s was not done: %s", noun, error)

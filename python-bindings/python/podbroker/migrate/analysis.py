@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
+from podbroker.migrate.batch import rewrite_batch
 from podbroker.migrate.imports import rewrite_imports
 from podbroker.migrate.names import DECORATORS, TASK_NAMES
 from podbroker.migrate.people import find, find_calls
@@ -67,7 +68,9 @@ def analyse(content: bytes) -> Report:
     source = Source.of(content)
     tree = Tree(source)
     edits, findings = rewrite_imports(tree)
-    edits = sorted({*edits, *_rewrite_decorators(tree)})
+    batch_edits, batch_findings = rewrite_batch(tree)
+    edits = sorted({*edits, *batch_edits, *_rewrite_decorators(tree)})
+    findings += batch_findings
     calls = find_calls(tree)
     findings += find(tree, calls)
     after = replace(source, text=apply(source.text, edits))

@@ -7,11 +7,13 @@ from enum import Enum
 from typing import Final
 
 __all__ = [
+    "BATCH_REFUSED",
     "CLUSTER_ARGUMENTS",
     "DECORATORS",
     "GONE",
     "MODULES",
     "NEW_MODULE",
+    "OLD_BATCH",
     "OPERATORS",
     "OTHERS",
     "OURS",
@@ -31,6 +33,8 @@ class Kind(Enum):
     """``KubernetesPodOperator`` or ``RemotePodOperator``."""
     EKS = "eks"
     """``EksPodOperator`` of either side."""
+    BATCH = "batch"
+    """``BatchOperator`` of either side."""
     DECORATOR = "decorator"
     """A task decorator that makes such an operator."""
 
@@ -51,6 +55,20 @@ _POD: Final = New(NEW_MODULE, "RemotePodOperator", Kind.POD)
 _EKS: Final = New(NEW_MODULE, "EksPodOperator", Kind.EKS)
 _KUBERNETES: Final = "airflow.providers.cncf.kubernetes"
 _AMAZON: Final = "airflow.providers.amazon.aws.operators.eks"
+
+OLD_BATCH: Final = "airflow.providers.amazon.aws.operators.batch.BatchOperator"
+"""Rewritten only where its jobs certainly run on EKS: see ``batch``."""
+
+BATCH_REFUSED: Final = {
+    "container_overrides": "it is of jobs on ECS",
+    "ecs_properties_override": "it is of jobs on ECS",
+    "node_overrides": "jobs on EKS have no nodes of their own",
+    "waiters": "nothing is polled, and BatchOperator refuses it",
+    "verify": "the broker speaks to AWS, and BatchOperator refuses it",
+    "botocore_config": "the broker speaks to AWS, and BatchOperator refuses it",
+    "region": "the argument is called region_name",
+}
+"""Arguments of the Amazon provider's ``BatchOperator`` with which ours fails where it is defined, with the reason."""
 
 OPERATORS: Final = {
     f"{_KUBERNETES}.operators.pod.KubernetesPodOperator": _POD,

@@ -203,6 +203,13 @@ pub(super) struct End {
     knew_all: bool,
 }
 
+impl End {
+    /// There was only one file, so that none can be unread.
+    pub(super) fn of_one_file(self) -> Self {
+        Self { knew_all: true, ..self }
+    }
+}
+
 /// The kubelet looks every second whether the container of a follow has ended, and the API tells that end to the second.
 const AFTER_THE_END: i64 = 3_000_000_000;
 

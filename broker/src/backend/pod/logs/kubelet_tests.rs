@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::play::{Act, Habit, run};
+use super::super::view::{Nature, Presence};
+use super::kubelet::{BASE, Kubelet, S};
+use super::play::{Act, Habit, Heard, Stands, hear, run, runtime, view};
 use super::*;
 use crate::execution::GapReason;
 
@@ -31,6 +33,22 @@ fn a_slow_watcher_gets_from_disk_what_was_rotated_away_meanwhile() {
     let (_, heard, _) = run(&begun(acts), &[Habit::default(), slow], small, 1000);
     let gaps: Vec<_> = heard.iter().flat_map(|heard| &heard.gaps).collect();
     assert!(gaps.is_empty(), "{gaps:?}");
+}
+
+#[test]
+fn a_slow_watcher_whose_connection_breaks_again_and_again_gets_it_too() {
+    let mut acts = Vec::new();
+    for _ in 0..10 {
+        acts.extend([Act::Write { lines: 500, step: 1_000_000, jitter: 0 }, Act::Rotate]);
+    }
+    let small = SpoolLimits { memory_per_stream: 4096, memory: 8192, ..SpoolLimits::default() };
+    let slow = Habit { slow: 10_000, lets_go: Some(3), away: 45_000, ..Habit::default() };
+    for others in [vec![], vec![Habit::default()]] {
+        let habits = [others, vec![slow]].concat();
+        let (_, heard, _) = run(&begun(acts.clone()), &habits, small.clone(), 1000);
+        let gaps: Vec<_> = heard.iter().flat_map(|heard| &heard.gaps).collect();
+        assert!(gaps.is_empty(), "{gaps:?}");
+    }
 }
 
 #[test]
@@ -127,6 +145,46 @@ fn a_log_that_goes_with_its_container_while_nobody_reads_is_marked() {
     assert_eq!(heard[0].gaps[0].reason, GapReason::PodDeleted);
 }
 
+/// What is heard of a container that has written everything before it is followed, and whose pod goes with its end.
+fn short_life(lines: i64, padding: usize, nature: &Nature) -> Heard {
+    runtime().block_on(async {
+        let kubelet = Kubelet::new(1000);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let spool = Spool::new(SpoolLimits::default(), tasks.clone());
+        let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), spool, &tasks, &stop);
+        let of = |stands, presence| View { nature: nature.clone(), presence, ..View::clone(&view(stands, 0, None)) };
+        let (sender, receiver) = watch::channel(Arc::new(of(Stands::Runs, Presence::Present)));
+        kubelet.change(|state| {
+            let padding = ".".repeat(padding);
+            state.files()[0].extend((0..lines).map(|number| (BASE - S + number, format!("{number}{padding}"))));
+        });
+        let ending = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            kubelet.change(|state| (state.ended, state.is_deleted) = (true, true));
+            let finished = Stands::Ended(BASE + kubelet.elapsed());
+            for presence in [Presence::Present, Presence::Gone] {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                sender.send_replace(Arc::new(of(finished, presence)));
+            }
+        };
+        futures::future::join(hear(logs, receiver, Habit::default()), ending).await.0
+    })
+}
+
+#[test]
+fn of_a_job_that_ends_at_once_nothing_is_missing_that_the_follow_has_brought() {
+    for lines in [0, 1, 300] {
+        let heard = short_life(lines, 10, &Nature::Part);
+        assert_eq!(heard.items.len(), usize::try_from(lines).unwrap(), "{heard:?}");
+        assert!(heard.gaps.is_empty(), "{heard:?}");
+    }
+    // So much may have been rotated, and of other pods the log is still there to be looked at.
+    for heard in [short_life(300, 100, &Nature::Part), short_life(1, 10, &Nature::Pod)] {
+        assert_eq!(heard.gaps.len(), 1, "{heard:?}");
+        assert_eq!(heard.gaps[0].reason, GapReason::PodDeleted);
+    }
+}
+
 #[test]
 fn a_follow_that_went_silent_for_good_is_made_up_for_at_the_end_of_its_container() {
     let acts = [WRITE, Act::Sleep { millis: 2000 }, Act::Silence, WRITE, Act::Sleep { millis: 2000 }, WRITE];
@@ -169,7 +227,7 @@ fn each_run_of_a_container_that_is_restarted_is_read_for_itself() {
 fn who_has_had_a_part_of_the_first_lines_is_not_behind_the_beginning_of_another_file() {
     let at_once = |lines| Act::Write { lines, step: 0, jitter: 0 };
     let acts = [Act::Stall { millis: 7028 }, Act::Rotate, at_once(2), Act::Rotate, at_once(1)];
-    let habit = Habit { late: 1498, slow: 9, lets_go: Some(1), run: 0 };
+    let habit = Habit { late: 1498, slow: 9, lets_go: Some(1), ..Habit::default() };
     run(&begun(acts.into()), &[habit], SpoolLimits::default(), 50);
 }
 
@@ -216,8 +274,10 @@ fn habits() -> impl Strategy<Value = Vec<Habit>> {
         prop_oneof![Just(0), 0_u64..20_000],
         prop_oneof![2 => Just(0), 1 => 0_u64..3000],
         prop_oneof![1 => Just(None), 1 => (1_usize..6).prop_map(Some)],
+        prop_oneof![3 => Just(0), 1 => 0_u64..80_000],
     );
-    prop::collection::vec(habit.prop_map(|(late, slow, lets_go)| Habit { late, slow, lets_go, run: 0 }), 1..4)
+    let habit = habit.prop_map(|(late, slow, lets_go, away)| Habit { late, slow, lets_go, away, run: 0 });
+    prop::collection::vec(habit, 1..4)
 }
 
 fn limits() -> impl Strategy<Value = SpoolLimits> {

@@ -1,6 +1,6 @@
 //! The logs of a target's containers: each instance is followed once, for everybody who watches it.
 //!
-//! The first watcher of an instance opens its stream, and a moment after the last has gone it is closed. `stream` reads from
+//! The first watcher of an instance opens its stream, and it is closed when all have had its end, or have been away for a while. `stream` reads from
 //! the API and never waits for a watcher, so the kubelet is read as fast as it gives: what it holds back, it may lose.
 //! `shared` keeps what was read until everybody had it, in memory and on disk within the limits of `spool`. `watcher` is the
 //! way of one watcher. Each line comes once and in order, or a gap says that lines are missing.
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
-use self::shared::{Appender, Shared, Subscription};
+use self::shared::{Appender, Shared, Subscription, Watchers};
 use self::source::LogSource;
 use self::status::Status;
 use super::api::PodApi;
@@ -44,9 +44,9 @@ use crate::execution::{Instance, InstancePosition, Position};
 
 pub use self::spool::{Spool, SpoolLimits, SpoolUse};
 
-/// How long an instance is read on after its last watcher has gone: the time in which a client whose connection broke is
-/// back.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long an instance is read on for a watcher that went before the end, and what it has not had is kept: the time in which a
+/// client whose connection broke is back, also from a machine that is too busy to notice at once.
+const LINGER: Duration = Duration::from_mins(1);
 
 /// The pod's uid, the container and the restart.
 type Key = (String, String, u32);
@@ -129,24 +129,22 @@ struct Open {
 }
 
 impl Open {
-    /// Reads until the end, or until nobody watches any more.
+    /// Reads until the end, and keeps what was read until nobody watches any more.
     async fn fill(self, mut appender: Appender, items: impl Stream<Item = LogItem> + Send) {
         let mut items = std::pin::pin!(items);
         let mut shortage = self.logs.spool.shortage();
         let mut deserted = std::pin::pin!(deserted(self.shared.watchers()));
+        let mut has_ended = false;
         loop {
             tokio::select! {
-                item = items.next() => {
+                item = items.next(), if !has_ended => {
                     let Some(item) = item else { return };
-                    let is_end = matches!(item, LogItem::End(_));
+                    has_ended = matches!(item, LogItem::End(_));
                     appender.append(item).await;
-                    if is_end {
-                        return;
-                    }
                 }
                 () = &mut deserted => {
                     let mut streams = self.logs.streams();
-                    if *self.shared.watchers().borrow() == 0 {
+                    if self.shared.watchers().borrow().here == 0 {
                         streams.remove(&self.key);
                         return;
                     }
@@ -169,11 +167,12 @@ impl Drop for Open {
     }
 }
 
-/// Waits until there was no watcher for a while.
-async fn deserted(mut watchers: watch::Receiver<usize>) {
+/// Waits until there is no watcher and none is expected back.
+async fn deserted(mut watchers: watch::Receiver<Watchers>) {
     loop {
-        let _ = watchers.wait_for(|count| *count == 0).await;
-        if tokio::time::timeout(LINGER, watchers.wait_for(|count| *count > 0)).await.is_err() {
+        let may_return =
+            watchers.wait_for(|watchers| watchers.here == 0).await.is_ok_and(|watchers| watchers.may_return);
+        if !may_return || tokio::time::timeout(LINGER, watchers.wait_for(|watchers| watchers.here > 0)).await.is_err() {
             return;
         }
     }

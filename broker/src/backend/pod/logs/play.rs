@@ -1,11 +1,11 @@
 //! Plays what happens to a container, a kubelet and a network to watchers.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::super::carrier::Carrier;
 use super::kubelet::{BASE, Kubelet, S};
 use super::*;
 use crate::execution::{ContainerRole, Gap, LogLine, PolicyDefaults, PolicyRequest};
@@ -47,14 +47,14 @@ pub(super) enum Act {
 
 /// How the container stands.
 #[derive(Debug, Clone, Copy)]
-enum Stands {
+pub(super) enum Stands {
     Runs,
     Waits,
     Ended(i64),
 }
 
 /// The view of a pod whose container was restarted so often. `last` is when the run before ended.
-fn view(stands: Stands, restarts: u32, last: Option<i64>) -> Arc<View> {
+pub(super) fn view(stands: Stands, restarts: u32, last: Option<i64>) -> Arc<View> {
     let policies = PolicyRequest::default().resolve(&PolicyDefaults::default()).unwrap();
     let ended = |nanos: i64| {
         let time = Timestamp::from_second(nanos / S).unwrap().to_string();
@@ -66,7 +66,7 @@ fn view(stands: Stands, restarts: u32, last: Option<i64>) -> Arc<View> {
         Stands::Ended(nanos) => ended(nanos),
     };
     let last = last.map_or(json!({}), ended);
-    let pod: Pod = serde_json::from_value(json!({
+    let pod: Carrier = serde_json::from_value(json!({
         "metadata": {
             "name": "x-1", "namespace": "n", "uid": "u", "resourceVersion": "7",
             "labels": { "podbroker.io/tenant": "default", "podbroker.io/attempt": "1" },
@@ -100,6 +100,8 @@ pub(super) struct Habit {
     pub(super) slow: u64,
     /// Lets go after so many items, and goes on from the middle of the last.
     pub(super) lets_go: Option<usize>,
+    /// And is back so long after that.
+    pub(super) away: u64,
     /// Which run of the container it reads.
     pub(super) run: u32,
 }
@@ -124,7 +126,7 @@ pub(super) async fn hear(logs: Arc<Logs>, mut view: watch::Receiver<Arc<View>>, 
     let mut position = InstancePosition::default();
     loop {
         let start = LogStart { position, tail_lines: None, since: None, mode: ReadMode::Follow };
-        let mut items = std::pin::pin!(logs.read(view.clone(), instance(habit.run), start, CancellationToken::new()));
+        let mut items = Box::pin(logs.read(view.clone(), instance(habit.run), start, CancellationToken::new()));
         let mut left = habit.lets_go.unwrap_or(usize::MAX);
         while left > 0 {
             match items.next().await.expect("the stream ends with an end") {
@@ -150,6 +152,8 @@ pub(super) async fn hear(logs: Arc<Logs>, mut view: watch::Receiver<Arc<View>>, 
             }
             tokio::time::sleep(Duration::from_millis(habit.slow)).await;
         }
+        drop(items);
+        tokio::time::sleep(Duration::from_millis(habit.away)).await;
     }
 }
 
@@ -256,10 +260,10 @@ pub(super) async fn play(
         written
     };
     let all = async { futures::future::join(writing, hearing).await };
-    let (written, heard) = tokio::time::timeout(Duration::from_mins(20), all).await.expect("every watch ends");
+    let (written, heard) = tokio::time::timeout(Duration::from_hours(24), all).await.expect("every watch ends");
     // Nothing is kept for nobody.
     tasks.close();
-    tokio::time::timeout(Duration::from_mins(1), tasks.wait()).await.expect("every stream is closed");
+    tokio::time::timeout(2 * LINGER, tasks.wait()).await.expect("every stream is closed");
     drop(logs);
     let used = spool.used();
     assert_eq!((used.streams, used.memory, used.disk), (0, 0, 0));

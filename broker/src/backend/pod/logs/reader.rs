@@ -113,7 +113,7 @@ pub(super) struct Reader {
     /// How the latest follow ended by itself, if it had brought whole lines and then nothing for a while.
     pub(super) ended_by_itself: Option<End>,
     /// The same, with the last line that was had then. It counts where the log is gone before it can be looked at again.
-    read_out: Option<(End, Last)>,
+    read_out: Option<(End, Option<Last>)>,
     pause: Duration,
     missing: u32,
     /// Since when the cluster does not know the broker.
@@ -197,7 +197,7 @@ impl Reader {
         kept: Kept,
     ) -> Result<Body, ApiError> {
         let request = LogRequest {
-            container: &self.status.instance.container,
+            container: self.status.container(),
             follow: kind == Kind::Follow,
             previous: kept == Kept::Previous,
             since: place.since(),
@@ -237,8 +237,8 @@ impl Reader {
     /// Nothing can be read any more. The kubelet removes the log of a pod that was deleted soon after its end, so the last read
     /// often comes too late; a follow that had kept up and ended with its container has brought everything.
     fn gone(&self, reason: GapReason, message: &'static str) -> Opening {
-        match (self.read_out, self.last) {
-            (Some((end, last)), Some(had)) if last == had && bridges(end, self.status.finished(), last.nanos, None) => {
+        match self.read_out {
+            Some((end, last)) if last == self.last && self.is_read_out(end) => {
                 Opening::End(None, Completeness::Complete)
             }
             _ => Opening::End(Some(self.gap(reason, None, message)), Completeness::Cut),
@@ -322,7 +322,11 @@ impl Reader {
         // of it: not at a line's end, or before the container's.
         let by_itself = broke == Broke::End && !has_rest && self.place.is_found();
         self.ended_by_itself = by_itself.then(|| self.continuity.end(arrival));
-        self.read_out = self.ended_by_itself.zip(self.last);
+        self.read_out =
+            self.ended_by_itself.filter(|_| self.last.is_some() || self.status.is_short_lived()).map(|end| {
+                let end = if self.status.is_short_lived() && self.is_whole() { end.of_one_file() } else { end };
+                (end, self.last)
+            });
     }
 
     pub(super) fn lost(&self, lost: Lost, next: Option<i64>) -> Option<Gap> {

@@ -8,7 +8,7 @@ use tracing::debug;
 use super::super::api::LogRequest;
 use super::super::lines::Splitter;
 use super::super::place::Place;
-use super::continuity::Doubt;
+use super::continuity::{Doubt, End, bridges};
 use super::reader::{Kind, Reader};
 use super::search::{Known, Last};
 use super::status::Kept;
@@ -104,13 +104,23 @@ impl Reader {
     /// Whether it is worth a look that the kubelet has come to the end of its file: a file that was rotated before that is passed
     /// over, and the follow is silent until the next rotation. A file as short as that of most containers is not rotated.
     pub(super) fn wants_proof(&self) -> bool {
-        let may_be_rotated = self.began.nanos().is_some() || self.brought >= ROTATED_BYTES;
+        let may_be_rotated = !self.is_whole();
         let may_be_told = self.unanswered < UNANSWERED;
         may_be_rotated
             && may_be_told
             && self.place.is_found()
             && !self.continuity.has_caught_up()
             && self.continuity.latest().is_some()
+    }
+
+    /// The open answer is of a file from its beginning that is too short to have been rotated.
+    pub(super) fn is_whole(&self) -> bool {
+        self.began.nanos().is_none() && self.brought < ROTATED_BYTES
+    }
+
+    /// The container ended when the follow did, which had brought everything.
+    pub(super) fn is_read_out(&self, end: End) -> bool {
+        bridges(end, self.status.finished(), self.last.map_or(0, |last| last.nanos), None)
     }
 
     /// Looks whether a follow that is silent has brought all of the current file. False if the file has more, again and again.
@@ -186,7 +196,7 @@ impl Reader {
             // The container may have been restarted meanwhile.
             let kept = self.status.look().place;
             let request = LogRequest {
-                container: &self.status.instance.container,
+                container: self.status.container(),
                 follow: false,
                 previous: kept == Kept::Previous,
                 since: None,

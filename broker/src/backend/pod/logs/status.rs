@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::super::view::{ContainerState, Presence, View};
+use super::super::record::real_name;
+use super::super::view::{ContainerState, Nature, Presence, View};
 use crate::execution::Instance;
 
 /// An instance whose status is watched.
@@ -59,11 +60,21 @@ impl Status {
         self.view.borrow().uid.clone()
     }
 
+    /// The container's name in its pod.
+    pub(super) fn container(&self) -> &str {
+        real_name(&self.instance.container)
+    }
+
+    /// The pod is deleted soon after its end, as everybody knows: nobody can read anything of it later.
+    pub(super) fn is_short_lived(&self) -> bool {
+        self.view.borrow().nature == Nature::Part
+    }
+
     /// Looks at the latest status.
     pub(super) fn look(&mut self) -> Standing {
         let view = self.view.borrow_and_update();
         let pod = (view.presence == Presence::Gone).then_some(Gone::Pod);
-        let Some(container) = view.container(&self.instance.container) else {
+        let Some(container) = view.container(real_name(&self.instance.container)) else {
             return Standing { life: Life::Ended, place: Kept::Current, gone: pod };
         };
         let later = container.restarts.saturating_sub(self.instance.restart);
@@ -90,7 +101,7 @@ impl Status {
     /// When the instance ended, if that is known: nanoseconds since 1970, of the beginning of the second.
     pub(super) fn finished(&self) -> Option<i64> {
         let view = self.view.borrow();
-        let container = view.container(&self.instance.container)?;
+        let container = view.container(self.container())?;
         let end = match container.restarts.checked_sub(self.instance.restart)? {
             0 => container.termination().or(container.last.as_ref()),
             1 => container.last.as_ref(),

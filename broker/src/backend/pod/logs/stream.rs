@@ -26,7 +26,8 @@ const IDLE: Duration = Duration::from_mins(10);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A read that does not wait for the container is made again after such a silence: before its watch gives it up, which it does
-/// after half a minute if nothing else is asked for.
+/// after half a minute if nothing else is asked for. The next one has twice as long: the kubelet may have to look through a large
+/// file before it finds where to begin.
 const SILENT_READ: Duration = Duration::from_secs(10);
 
 /// Between two questions that were not answered.
@@ -37,6 +38,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) -> impl Stream<Item = LogItem> + Send {
     let mut reader = Reader::new(source, status, &start);
     async_stream::stream! {
+        let mut silent_read = SILENT_READ;
         loop {
             let open = match reader.open().await {
                 Opening::Open(open) => open,
@@ -76,7 +78,7 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
                 let is_settled = (reader.place.is_found() || looked_further) && !wants_proof;
                 let idle = match (kind, ask) {
                     _ if !is_settled => SEARCH,
-                    (Kind::Whole, _) => SILENT_READ,
+                    (Kind::Whole, _) => silent_read,
                     (Kind::Follow, Ask::Early) => IDLE,
                     (Kind::Follow, Ask::AtItsEnd) => LAST_WORDS,
                 };
@@ -127,7 +129,12 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
                             break Broke::Error;
                         }
                     }
-                    Err(_) => break Broke::Error,
+                    Err(_) => {
+                        if kind == Kind::Whole {
+                            silent_read *= 2;
+                        }
+                        break Broke::Error;
+                    }
                 }
             };
             // The end of a read without follow is the end of the file. What a follow leaves behind may be half a line.
@@ -189,7 +196,7 @@ async fn file_has(
     position: Position,
 ) -> Result<bool, BrokeOff> {
     let whole = LogRequest {
-        container: &status.instance.container,
+        container: status.container(),
         follow: false,
         previous: kept == Kept::Previous,
         since: None,

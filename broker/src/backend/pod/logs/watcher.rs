@@ -109,6 +109,7 @@ pub(super) fn watch(
             place.begin_at(floor.position);
             loop {
                 if until.is_some_and(|until| subscription.is_at(until)) {
+                    subscription.finish();
                     yield LogItem::Gap(stopped(&status, at));
                     yield LogItem::End(Completeness::Cut);
                     return;
@@ -139,6 +140,7 @@ pub(super) fn watch(
                     Taken::Gap(gap) if place.is_found() => yield LogItem::Gap(gap),
                     Taken::Gap(_) => {}
                     Taken::End(completeness) => {
+                        subscription.finish();
                         if place.end().is_some() && count == Count::Exact {
                             yield LogItem::Gap(not_found(&status, at, None));
                         }

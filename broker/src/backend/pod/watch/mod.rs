@@ -38,6 +38,9 @@ use crate::execution::{
 /// A value or the words for why there is none.
 type ResultValue = Result<bytes::Bytes, NoResult>;
 
+/// The key of the notice that not all containers are followed; there is only one.
+const TOO_MANY: u32 = 1;
+
 /// Follows an execution from a cursor on.
 pub(super) fn watch(
     hub: Arc<Hub>,
@@ -165,9 +168,18 @@ impl Watcher {
         }
         if self.options.logs == LogMode::Lines {
             for view in attempts.iter() {
-                events.extend(self.miss_instances(view));
-                self.begin_reading(view);
+                if let Some(record) = view.record() {
+                    events.extend(self.read_runs(view, record));
+                } else {
+                    events.extend(self.miss_instances(view));
+                    self.begin_reading(view);
+                }
             }
+        }
+        if self.has_most() && self.cursor.add_notice(TOO_MANY) {
+            let message = "the lines of the first 2000 containers are followed, and not those of the others".to_owned();
+            let notice = Notice { code: "LOGS_LIMITED", message, severity: Severity::Warning };
+            events.push(self.event(EventKind::Notice(notice)));
         }
         self.begin_result(latest);
         events.extend(self.end_attempts(&attempts));

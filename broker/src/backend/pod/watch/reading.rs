@@ -11,10 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Happened, Watcher};
 use crate::backend::pod::place::{LogStart, Place, ReadMode};
+use crate::backend::pod::record::{Log, Record, Run, UNKNOWN, real_name, runs};
 use crate::backend::pod::view::{ContainerState, ContainerView, View};
 use crate::execution::{
-    Completeness, Event, EventKind, Follow, Gap, GapReason, Instance, InstancePosition, Position, StreamKey,
+    Completeness, ContainerRole, Event, EventKind, Follow, Gap, GapReason, Instance, InstancePosition, Position,
+    StreamKey,
 };
+
+/// More than any pod has; half of what a cursor may name.
+const MOST_INSTANCES: usize = 2000;
 
 /// An instance that is being read.
 pub(super) struct Open {
@@ -35,17 +40,60 @@ impl Watcher {
             }
             // The kubelet keeps the instance before the latest one too.
             for restart in container.restarts.saturating_sub(1)..=container.restarts {
-                self.begin_instance(view, container, restart);
+                self.begin_instance(view, container.role, &container.name, restart);
             }
         }
+    }
+
+    /// The same for the containers of a job, which are in pods of their own. Also says of what ran in pods that nobody can read
+    /// any more that its lines are lost.
+    pub(super) fn read_runs(&mut self, view: &View, record: &Record) -> Vec<Event> {
+        let mut events = Vec::new();
+        let heard: Vec<_> = self.cursor.streams.iter().filter(|(key, _)| key.attempt == view.attempt).collect();
+        let heard: Vec<_> = heard.iter().map(|(key, _)| (key.container.as_str(), key.restart)).collect();
+        for Run { container, restart, role, log } in runs(view, record, &heard) {
+            let key = StreamKey { attempt: view.attempt, container, restart };
+            let is_unknown = matches!(&log, Log::Lost(..)) && real_name(&key.container) == UNKNOWN;
+            if !(self.is_named(&key.container) || is_unknown) || self.begun.contains(&key) || !self.has_room(&key) {
+                continue;
+            }
+            match log {
+                Log::Of(pod) => self.begin_instance(&pod, role, &key.container, restart),
+                Log::Lost(reason, message) => {
+                    let is_read = self.cursor.stream(&key).position == Position::Complete;
+                    if !is_read && self.misses() && self.begun.insert(key.clone()) {
+                        let (attempt, container) = (view.attempt, key.container.clone());
+                        let instance = Instance { attempt, container, restart, role };
+                        events.extend(self.cut(&key, instance, reason, message));
+                    }
+                }
+            }
+        }
+        events
+    }
+
+    /// Who wants the latest lines, or what there is now, misses nothing.
+    fn misses(&self) -> bool {
+        let options = &self.options;
+        options.follow == Follow::UntilTheEnd && options.tail_lines.is_none() && options.since.is_none()
+    }
+
+    /// Whether one more instance can be followed. A cursor names all of them, and an array may have thousands.
+    fn has_room(&self, key: &StreamKey) -> bool {
+        let is_known = self.begun.contains(key) || self.cursor.streams.iter().any(|(known, _)| known == key);
+        is_known || !self.has_most()
+    }
+
+    /// So many instances are followed that there may be others which are not.
+    pub(super) fn has_most(&self) -> bool {
+        self.begun.len().max(self.cursor.streams.len()) >= MOST_INSTANCES
     }
 
     /// Says of instances that nobody read in time, and that the kubelet has no longer, that their lines are lost: once, at the
     /// last of them.
     pub(super) fn miss_instances(&mut self, view: &View) -> Vec<Event> {
         let mut events = Vec::new();
-        // Who wants the latest lines, or what there is now, misses nothing.
-        if self.options.follow == Follow::SoFar || self.options.tail_lines.is_some() || self.options.since.is_some() {
+        if !self.misses() {
             return events;
         }
         for container in &view.containers {
@@ -68,18 +116,23 @@ impl Watcher {
     }
 
     pub(super) fn wants(&self, container: &ContainerView) -> bool {
-        let is_named = self.options.containers.is_empty() || self.options.containers.contains(&container.name);
-        is_named && !container.is_hidden() && container.has_run()
+        self.is_named(&container.name) && !container.is_hidden() && container.has_run()
     }
 
-    pub(super) fn begin_instance(&mut self, view: &Arc<View>, container: &ContainerView, restart: u32) {
-        let key = StreamKey { attempt: view.attempt, container: container.name.clone(), restart };
+    /// A caller that names a container of an array's children means that of each child, or that of one by its whole name.
+    fn is_named(&self, shown: &str) -> bool {
+        let wanted = &self.options.containers;
+        wanted.is_empty() || wanted.iter().any(|name| name == shown || name == real_name(shown))
+    }
+
+    /// `shown` is what the container is called to callers.
+    pub(super) fn begin_instance(&mut self, view: &Arc<View>, role: ContainerRole, shown: &str, restart: u32) {
+        let key = StreamKey { attempt: view.attempt, container: shown.to_owned(), restart };
         let position = self.cursor.stream(&key);
         if position.position == Position::Complete || self.is_stopped || !self.begun.insert(key.clone()) {
             return;
         }
-        let role = container.role;
-        let instance = Instance { attempt: view.attempt, container: container.name.clone(), restart, role };
+        let instance = Instance { attempt: view.attempt, container: shown.to_owned(), restart, role };
         let with_cursor = position != InstancePosition::default();
         let start = LogStart {
             position,

@@ -1,8 +1,8 @@
 //! What one reader has read of one container instance, for all who watch it.
 //!
 //! The reader appends and never waits for a watcher. What no longer fits into memory goes to disk, oldest first; what does not
-//! fit there either is dropped, and who had not had it is told how much. What everybody had is kept only as far as memory
-//! allows, for the watcher that comes a moment later.
+//! fit there either is dropped, and who had not had it is told how much. What a watcher has not had that went before the end is
+//! kept a while for its return. What everybody had is kept only as far as memory allows, for one that comes a moment later.
 
 mod subscription;
 
@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::warn;
 
 pub(super) use self::subscription::Subscription;
@@ -17,13 +18,24 @@ use super::super::chunk::LogItem;
 use super::spool::{Files, Piece, Spool, cost};
 use crate::execution::{Completeness, Gap, LogLine, Position};
 
+/// Bytes that may be on the way to a watcher: more than the window of a client's stream and what is buffered before it.
+const UNDER_WAY: u64 = 2 << 20;
+
 /// The items of one stream, numbered from 0.
 pub(super) struct Shared {
     spool: Arc<Spool>,
     state: Mutex<State>,
     /// How many items were appended, and one more at the end of all.
     appended: watch::Sender<u64>,
-    watchers: watch::Sender<usize>,
+    watchers: watch::Sender<Watchers>,
+}
+
+/// Who watches.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Watchers {
+    pub(super) here: usize,
+    /// One went before it had everything.
+    pub(super) may_return: bool,
 }
 
 struct State {
@@ -37,6 +49,10 @@ struct State {
     memory: u64,
     /// What each watcher takes next.
     next: HashMap<u64, u64>,
+    /// From where on those may want it again that went before the end, and until when they may return.
+    left: Vec<(u64, Instant)>,
+    /// Bytes of all slots that ever were.
+    bytes: u64,
     watchers_ever: u64,
     closed: bool,
 }
@@ -56,6 +72,8 @@ struct Slot {
     before: Position,
     after: Position,
     lines_before: u64,
+    /// In all slots before it.
+    bytes_before: u64,
     count: u64,
     nanos: Option<i64>,
 }
@@ -94,6 +112,8 @@ impl Shared {
             floor: Floor { position, lines: 0, nanos: None },
             memory: 0,
             next: HashMap::new(),
+            left: Vec::new(),
+            bytes: 0,
             watchers_ever: 0,
             closed: false,
         };
@@ -101,7 +121,7 @@ impl Shared {
             spool,
             state: Mutex::new(state),
             appended: watch::Sender::new(0),
-            watchers: watch::Sender::new(0),
+            watchers: watch::Sender::default(),
         });
         (Arc::clone(&shared), Appender { shared, files: Files::default() })
     }
@@ -111,8 +131,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many watch, from now on.
-    pub(super) fn watchers(&self) -> watch::Receiver<usize> {
+    /// Who watches, from now on.
+    pub(super) fn watchers(&self) -> watch::Receiver<Watchers> {
         self.watchers.subscribe()
     }
 
@@ -127,21 +147,29 @@ impl Shared {
             Some(last) => (last.after, last.lines_before + last.count),
             None => (state.floor.position, state.floor.lines),
         };
+        let bytes_before = state.bytes;
         let slot = match item {
             LogItem::Lines { lines, before, after } => {
                 let bytes = cost(&lines);
                 state.memory += bytes;
+                state.bytes += bytes;
                 self.spool.hold(bytes);
                 let (count, nanos) = (lines.len() as u64, lines.first().map(|line| line.nanos));
                 let (before, after) = (before.position, after.position);
-                Slot { body: Body::Memory(lines.into()), before, after, lines_before, count, nanos }
+                Slot { body: Body::Memory(lines.into()), before, after, lines_before, bytes_before, count, nanos }
             }
             LogItem::Gap(gap) => {
-                Slot { body: Body::Gap(gap), before, after: before, lines_before, count: 0, nanos: None }
+                Slot { body: Body::Gap(gap), before, after: before, lines_before, bytes_before, count: 0, nanos: None }
             }
-            LogItem::End(completeness) => {
-                Slot { body: Body::End(completeness), before, after: before, lines_before, count: 0, nanos: None }
-            }
+            LogItem::End(completeness) => Slot {
+                body: Body::End(completeness),
+                before,
+                after: before,
+                lines_before,
+                bytes_before,
+                count: 0,
+                nanos: None,
+            },
         };
         state.slots.push_back(slot);
         drop(state);
@@ -214,16 +242,46 @@ impl Drop for Shared {
 }
 
 impl State {
-    /// What the slowest watcher takes next.
-    fn slowest(&self) -> u64 {
+    /// What the slowest watcher takes next, or would if it returned.
+    fn slowest(&mut self) -> u64 {
         let end = self.first + self.slots.len() as u64;
-        self.next.values().copied().min().unwrap_or(end)
+        let now = Instant::now();
+        self.left.retain(|(_, until)| *until > now);
+        let left = self.left.iter().map(|(from, _)| *from);
+        self.next.values().copied().chain(left).min().unwrap_or(end)
     }
 
-    /// Drops what every watcher has had, unless there is memory for it.
+    fn watchers(&self) -> Watchers {
+        Watchers { here: self.next.len(), may_return: !self.left.is_empty() }
+    }
+
+    /// Bytes of all slots before that one.
+    fn bytes_before(&self, number: u64) -> u64 {
+        let index = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.slots.get(index).map_or(self.bytes, |slot| slot.bytes_before)
+    }
+
+    /// Notes that a watcher went before the end: from where on it may want everything again.
+    fn leave(&mut self, next: u64, until: Instant) {
+        let arrived = self.bytes_before(next).saturating_sub(UNDER_WAY);
+        let index = self.slots.partition_point(|slot| slot.bytes_before < arrived);
+        self.left.push((next.min(self.first + index as u64), until));
+    }
+
+    /// Drops what every watcher has had, unless there is memory for it. What is on disk stays until it must have arrived: a watcher
+    /// that is slow has much under way when its connection breaks.
     fn trim(&mut self, spool: &Spool) {
         let slowest = self.slowest();
-        while self.first < slowest && (self.first < self.in_memory || spool.is_too_much(self.memory)) {
+        let arrived = self.bytes_before(slowest).saturating_sub(UNDER_WAY);
+        while self.first < slowest {
+            let may_go = if self.first < self.in_memory {
+                self.bytes_before(self.first + 1) <= arrived
+            } else {
+                spool.is_too_much(self.memory)
+            };
+            if !may_go {
+                break;
+            }
             self.pop(spool);
         }
     }

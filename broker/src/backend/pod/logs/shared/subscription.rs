@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::super::LINGER;
 use super::{Body, Floor, Shared, Taken};
 use crate::execution::Position;
 
@@ -25,6 +27,8 @@ pub(in super::super) struct Subscription {
     /// Lines before the next slot.
     lines: u64,
     appended: watch::Receiver<u64>,
+    /// It wants no more.
+    is_done: bool,
 }
 
 impl Shared {
@@ -34,14 +38,19 @@ impl Shared {
         state.watchers_ever += 1;
         let (id, first, lines) = (state.watchers_ever, state.first, state.floor.lines);
         state.next.insert(id, first);
-        self.watchers.send_replace(state.next.len());
+        self.watchers.send_replace(state.watchers());
         let appended = self.appended.subscribe();
         drop(state);
-        Subscription { shared: Arc::clone(self), id, next: first, lines, appended }
+        Subscription { shared: Arc::clone(self), id, next: first, lines, appended, is_done: false }
     }
 }
 
 impl Subscription {
+    /// Nothing is kept for it. One that is dropped without this was taken away, and may return.
+    pub(in super::super) fn finish(mut self) {
+        self.is_done = true;
+    }
+
     /// Where what comes next begins.
     pub(in super::super) fn floor(&self) -> Floor {
         let state = self.shared.state();
@@ -144,7 +153,10 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.next.remove(&self.id);
+        if !self.is_done {
+            state.leave(self.next, Instant::now() + LINGER);
+        }
         state.trim(&self.shared.spool);
-        self.shared.watchers.send_replace(state.next.len());
+        self.shared.watchers.send_replace(state.watchers());
     }
 }

@@ -1,0 +1,221 @@
+//! AWS Batch by a target's role: a session of its own that runs jobs and does nothing else, and how its calls fail.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use aws_config::SdkConfig;
+use aws_sdk_batch::error::{ProvideErrorMetadata, SdkError};
+
+use super::explain::{Link, lifetime, role_fix};
+use super::failure::{self, Failure};
+use super::session::{RoleSession, SessionProvider};
+use super::{ChainError, CredentialsMode, Hope, RoleSettings, SessionPolicy, Trouble, policy};
+
+/// Whose AWS Batch is used.
+#[derive(Debug, Clone)]
+pub struct BatchSettings {
+    /// The region of its queues.
+    pub region: String,
+    /// Where the broker's own credentials come from.
+    pub mode: CredentialsMode,
+    /// The role to assume; the broker's own credentials without.
+    pub role: Option<RoleSettings>,
+    /// Who writes job definitions.
+    pub definitions: Definitions,
+}
+
+/// Who writes job definitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Definitions {
+    /// People; the broker uses those that there are.
+    Given,
+    /// The broker too, for pods.
+    Registered,
+}
+
+/// A way into AWS Batch; cheap to clone.
+#[derive(Clone)]
+pub struct BatchAccess {
+    client: aws_sdk_batch::Client,
+    sts: aws_sdk_sts::Client,
+    session: Arc<RoleSession>,
+    settings: Arc<BatchSettings>,
+}
+
+impl std::fmt::Debug for BatchAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BatchAccess").field("region", &self.settings.region).finish_non_exhaustive()
+    }
+}
+
+/// How a call of AWS Batch failed.
+#[derive(Debug)]
+pub enum BatchFailure {
+    /// It was answered, and would be answered the same again.
+    Refused {
+        /// AWS's word for it.
+        code: String,
+        /// AWS's sentence.
+        said: String,
+    },
+    /// The account has made too many calls.
+    Throttled(String),
+    /// Nobody answered, or the answer was that something is broken there.
+    Away(String),
+    /// The credentials do not come, or are not taken.
+    NoSession(ChainError),
+}
+
+/// Whether a call that failed may have been carried out all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    /// It was not.
+    No,
+    /// Nobody knows.
+    Perhaps,
+}
+
+impl BatchAccess {
+    /// Asks nobody for anything yet.
+    pub fn new(aws: &SdkConfig, settings: BatchSettings) -> Self {
+        let narrow = settings.role.as_ref().filter(|role| role.policy == SessionPolicy::Narrow);
+        let policy = narrow.and_then(|role| policy::batch(&role.arn, &settings.region, settings.definitions));
+        let session = RoleSession::new(aws, aws_sdk_sts::Client::new(aws), settings.role.clone(), policy);
+        let session = Arc::new(session);
+        // The session is its own cache, with rules of its own.
+        let config = aws_sdk_batch::config::Builder::from(aws)
+            .credentials_provider(SessionProvider(Arc::clone(&session)))
+            .identity_cache(aws_sdk_batch::config::IdentityCache::no_cache())
+            .build();
+        let sts = aws_sdk_sts::config::Builder::from(aws)
+            .credentials_provider(SessionProvider(Arc::clone(&session)))
+            .identity_cache(aws_sdk_sts::config::IdentityCache::no_cache())
+            .build();
+        Self {
+            client: aws_sdk_batch::Client::from_conf(config),
+            sts: aws_sdk_sts::Client::from_conf(sts),
+            session,
+            settings: Arc::new(settings),
+        }
+    }
+
+    /// The client, which signs with the session.
+    pub fn client(&self) -> &aws_sdk_batch::Client {
+        &self.client
+    }
+
+    /// The role's ARN; none for the broker's own identity.
+    pub fn role(&self) -> Option<&str> {
+        self.settings.role.as_ref().map(|role| role.arn.as_str())
+    }
+
+    /// The region of its queues.
+    pub fn region(&self) -> &str {
+        &self.settings.region
+    }
+
+    /// How a call failed. A session that AWS has withdrawn is renewed for the next one.
+    pub async fn failure<E>(&self, error: &SdkError<E>) -> BatchFailure
+    where
+        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        // The session's own failure is the cause that matters, and it names its own link.
+        if let Some(ChainError { link, trouble, what, hope, source }) = failure::find(error) {
+            let source = source.as_ref().map(|source| source.to_string().into());
+            return BatchFailure::NoSession(ChainError {
+                link,
+                trouble: *trouble,
+                what: what.clone(),
+                hope: *hope,
+                source,
+            });
+        }
+        match failure::of_call(error) {
+            Failure::Unsigned(unsigned) => BatchFailure::NoSession(failure::without_base(unsigned)),
+            Failure::Away(why) if is_throttled(error) => BatchFailure::Throttled(why),
+            Failure::Away(why) => BatchFailure::Away(why),
+            Failure::Refused { code, said } if NOT_TAKEN.contains(&code.as_str()) => {
+                self.session.doubt().await;
+                let what = format!("AWS Batch does not take the session: {}", failure::sentence(&code, &said));
+                BatchFailure::NoSession(ChainError {
+                    link: "role",
+                    trouble: Trouble::Refused,
+                    what,
+                    hope: Hope::Passing,
+                    source: None,
+                })
+            }
+            Failure::Refused { code, said } => BatchFailure::Refused { code, said },
+        }
+    }
+
+    /// Who the session is to AWS, and until when; or what is broken, and what to do.
+    pub async fn explain(&self) -> Link {
+        const NAME: &str = "batch-identity";
+        let expiry = match self.session.describe().await {
+            Ok((_, expiry)) => expiry,
+            Err(error) => return Link::broken(NAME, error.to_string(), self.fix(&error)),
+        };
+        match self.sts.get_caller_identity().send().await {
+            Ok(answer) => {
+                let arn = answer.arn().unwrap_or("nobody");
+                Link::held(NAME, format!("AWS knows us as {arn}, {}", lifetime(expiry)))
+            }
+            Err(error) => {
+                let detail = match failure::of_call(&error) {
+                    Failure::Unsigned(unsigned) => failure::without_base(unsigned).what,
+                    Failure::Away(why) => format!("STS does not answer: {why}"),
+                    Failure::Refused { code, said } => failure::sentence(&code, &said),
+                };
+                Link::broken(NAME, detail, super::explain::STS_FIX.to_owned())
+            }
+        }
+    }
+
+    /// What to do about a session that does not come.
+    pub fn fix(&self, error: &ChainError) -> String {
+        let arn = self.role().unwrap_or("the target's role");
+        role_fix(error.trouble, arn, self.settings.mode).unwrap_or_else(|| {
+            "wait: the next call is made with a new session; if it lasts, look at the role".to_owned()
+        })
+    }
+}
+
+/// What AWS says of credentials that have ended, or that it has withdrawn.
+const NOT_TAKEN: [&str; 5] = [
+    "ExpiredTokenException",
+    "ExpiredToken",
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+];
+
+const THROTTLED: [&str; 4] = ["TooManyRequestsException", "ThrottlingException", "Throttling", "RequestLimitExceeded"];
+
+fn is_throttled<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    let SdkError::ServiceError(service) = error else { return false };
+    service.raw().status().as_u16() == 429 || service.err().code().is_some_and(|code| THROTTLED.contains(&code))
+}
+
+/// Whether a call that failed may have been carried out all the same.
+pub fn happened<E>(error: &SdkError<E>) -> Happened
+where
+    E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    let no = match error {
+        SdkError::ConstructionFailure(_) => true,
+        SdkError::DispatchFailure(failure) => {
+            let unsigned = failure::find::<aws_credential_types::provider::error::CredentialsError>(error).is_some();
+            let unconnected = failure::find::<hyper_util::client::legacy::Error>(error)
+                .is_some_and(hyper_util::client::legacy::Error::is_connect);
+            unsigned || unconnected || failure.is_user()
+        }
+        // Whoever says that it is too much, or not allowed, has looked at the request before doing it.
+        SdkError::ServiceError(service) => {
+            (400..500).contains(&service.raw().status().as_u16()) && service.raw().status().as_u16() != 408
+                || is_throttled(error)
+        }
+        _ => false,
+    };
+    if no { Happened::No } else { Happened::Perhaps }
+}

@@ -1,0 +1,61 @@
+//! From a target's queue to what runs its jobs.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use super::targets::{credentials_mode, role_settings};
+use crate::backend::batch::{self, Accounts};
+use crate::backend::job::{JobCounters, Jobs};
+use crate::backend::pod::RecordSettings;
+use crate::config::{Config, Target};
+use crate::identity::eks::{self, BatchAccess, BatchSettings, Definitions};
+use crate::telemetry::BatchCounters;
+
+/// What is counted about jobs, for all targets.
+#[derive(Clone, Default)]
+pub(super) struct Counters {
+    /// What is asked of AWS Batch.
+    pub(super) requests: BatchCounters,
+    /// What happens to jobs.
+    pub(super) jobs: Arc<JobCounters>,
+}
+
+/// How a target's executions are carried when they are jobs; nothing for a target without a queue.
+pub(super) fn records(target: &Target, counters: &Counters) -> Option<RecordSettings> {
+    let own = target.batch.as_ref()?;
+    let counters = Arc::clone(&counters.jobs);
+    Some(RecordSettings { settle: own.settle, queue_deadline: own.queue_deadline, counters })
+}
+
+/// Starts what runs the jobs of a target in its namespace; nothing for a target without a queue. Asks nobody for anything yet.
+pub(super) async fn start(
+    config: &Config,
+    target: &Target,
+    namespace: &str,
+    accounts: &mut Accounts,
+    counters: &BatchCounters,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Option<Arc<dyn Jobs>> {
+    let own = target.batch.as_ref()?;
+    let definitions = if own.register_definitions { Definitions::Registered } else { Definitions::Given };
+    let mode = credentials_mode(config.aws.credentials);
+    let role = role_settings(config, target);
+    let aws = eks::aws(mode, &target.region).await;
+    let access = BatchAccess::new(&aws, BatchSettings { region: target.region.clone(), mode, role, definitions });
+    let settings = batch::Settings {
+        instance: config.instance.clone(),
+        target: target.name.clone(),
+        namespace: namespace.to_owned(),
+        cluster: target.cluster.clone(),
+        queue: own.queue.clone(),
+        more_queues: own.more_queues.clone(),
+        job_definition: own.job_definition.clone(),
+        definitions,
+    };
+    info!(target = %target.name, queue = own.queue, region = target.region, "executions are jobs of AWS Batch");
+    Some(batch::start(settings, access, accounts, counters.clone(), tasks, stop))
+}
