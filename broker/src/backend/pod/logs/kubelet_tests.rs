@@ -137,6 +137,14 @@ fn a_log_that_goes_with_its_container_was_read_to_its_end_by_a_follow_that_kept_
 }
 
 #[test]
+fn a_log_that_goes_with_its_container_is_kept_for_a_watcher_that_is_away() {
+    let acts = [WRITE, Act::Sleep { millis: 500 }, WRITE, Act::Sleep { millis: 2000 }, Act::Delete, WRITE];
+    let away = Habit { lets_go: Some(1), away: 50_000, ..Habit::default() };
+    let (written, heard, _) = run(&acts, &[away], SpoolLimits::default(), 1000);
+    assert!(heard[0].items.len() == written && heard[0].gaps.is_empty(), "{heard:?}");
+}
+
+#[test]
 fn a_log_that_goes_with_its_container_while_nobody_reads_is_marked() {
     let acts = [WRITE, Act::Sleep { millis: 2000 }, Act::Delete, WRITE, Act::Cut];
     let late = Habit { late: 600_000, ..Habit::default() };

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
@@ -170,10 +171,10 @@ impl Drop for Open {
 /// Waits until there is no watcher and none is expected back.
 async fn deserted(mut watchers: watch::Receiver<Watchers>) {
     loop {
-        let may_return =
-            watchers.wait_for(|watchers| watchers.here == 0).await.is_ok_and(|watchers| watchers.may_return);
-        if !may_return || tokio::time::timeout(LINGER, watchers.wait_for(|watchers| watchers.here > 0)).await.is_err() {
-            return;
-        }
+        let alone = watchers.wait_for(|watchers| watchers.here == 0).await;
+        let expected = alone.ok().and_then(|watchers| watchers.expected);
+        let Some(until) = expected.filter(|until| *until > Instant::now()) else { return };
+        // One may have come and gone again meanwhile.
+        let _ = tokio::time::timeout_at(until, watchers.wait_for(|watchers| watchers.here > 0)).await;
     }
 }

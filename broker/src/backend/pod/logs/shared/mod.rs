@@ -34,8 +34,8 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Watchers {
     pub(super) here: usize,
-    /// One went before it had everything.
-    pub(super) may_return: bool,
+    /// Until when one may return that went before it had everything.
+    pub(super) expected: Option<Instant>,
 }
 
 struct State {
@@ -252,7 +252,7 @@ impl State {
     }
 
     fn watchers(&self) -> Watchers {
-        Watchers { here: self.next.len(), may_return: !self.left.is_empty() }
+        Watchers { here: self.next.len(), expected: self.left.iter().map(|(_, until)| *until).max() }
     }
 
     /// Bytes of all slots before that one.
