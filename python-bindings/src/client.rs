@@ -80,7 +80,7 @@ impl Client {
         drop(self.shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    #[pyo3(signature = (*, target, execution_id, pod, batch, submit_before, labels, policies, group, required_features,
+    #[pyo3(signature = (*, target, execution_id, pod, batch, job, submit_before, labels, policies, group, required_features,
         validate_only, must_exist))]
     #[expect(clippy::too_many_arguments, reason = "the keyword arguments of Python")]
     fn submit(
@@ -89,6 +89,7 @@ impl Client {
         execution_id: String,
         pod: Option<Vec<u8>>,
         batch: Option<BatchWorkload>,
+        job: Option<Vec<u8>>,
         submit_before: Option<Bound<'_, PyAny>>,
         labels: HashMap<String, String>,
         policies: Option<Policies>,
@@ -101,7 +102,7 @@ impl Client {
             target: Some(target.into()),
             execution_id,
             submit_before: submit_before.map(|time| request::timestamp("submit_before", &time)).transpose()?,
-            workload: Some(request::workload(pod, batch)?),
+            workload: Some(request::workload(pod, batch, job)?),
             labels: labels.into_iter().collect(),
             policies: policies.map(TryInto::try_into).transpose()?,
             group: group.map(TryInto::try_into).transpose()?,

@@ -69,15 +69,23 @@ impl TryFrom<BatchWorkload> for proto::BatchWorkload {
     }
 }
 
-/// What to run: exactly one of the two, the manifest of a pod as JSON or a job.
-pub(crate) fn workload(pod: Option<Vec<u8>>, batch: Option<BatchWorkload>) -> PyResult<proto::Workload> {
-    let workload = match (pod, batch) {
-        (Some(json), None) => {
+/// What to run: exactly one of the three, the manifest of a pod or of a Job as JSON, or a job of AWS Batch.
+pub(crate) fn workload(
+    pod: Option<Vec<u8>>,
+    batch: Option<BatchWorkload>,
+    job: Option<Vec<u8>>,
+) -> PyResult<proto::Workload> {
+    let workload = match (pod, batch, job) {
+        (Some(json), None, None) => {
             let manifest = proto::pod_workload::Manifest::Json(json);
             proto::workload::Workload::Pod(proto::PodWorkload { manifest: Some(manifest) })
         }
-        (None, Some(batch)) => proto::workload::Workload::Batch(batch.try_into()?),
-        _ => return Err(PyValueError::new_err("exactly one of pod and batch says what to run")),
+        (None, Some(batch), None) => proto::workload::Workload::Batch(batch.try_into()?),
+        (None, None, Some(json)) => {
+            let manifest = proto::job_workload::Manifest::Json(json);
+            proto::workload::Workload::Job(proto::JobWorkload { manifest: Some(manifest) })
+        }
+        _ => return Err(PyValueError::new_err("exactly one of pod, batch and job says what to run")),
     };
     Ok(proto::Workload { workload: Some(workload) })
 }

@@ -1,7 +1,8 @@
-"""The listeners: STS, EKS, S3 and Batch over plain HTTP, the proxy that ends TLS in STS's name, and the control API.
+"""The listeners: STS, EKS, S3, Batch and SQS over plain HTTP, the proxy that is STS by TLS, and the control API.
 
 Control, JSON over HTTP: `PUT /config` and `GET /config`, `PUT /faults`, `POST /expire` with `{"role": ARN or null}`,
-`GET` and `DELETE /calls`, `GET /held`, `GET /secrets`, `POST /reset`; `/batch/...` is in the package `batch`.
+`GET` and `DELETE /calls`, `GET /held`, `GET /secrets`, `POST /reset`; `/batch/...` is in the package `batch`, and
+`/sqs/...` in `sqs`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import ssl
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from . import eks, s3, sts
+from . import eks, s3, sqs, sts
 from .batch import wire as batch
 from .batch.control import control as control_batch
 from .refusals import Answer, Refused, eks_error, json_answer, s3_error, sts_error
@@ -23,6 +24,7 @@ from .signatures import Request
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from types import ModuleType
     from typing import Self
 
     from .state import State
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 _IDLE: Final = 120.0
 
 #: What listens.
-NAMES: Final = ("sts", "eks", "s3", "batch", "proxy", "control")
+NAMES: Final = ("sts", "eks", "s3", "batch", "sqs", "proxy", "control")
 
 #: An outage as the services tell of it.
 _FAULTS: Final = {
@@ -133,20 +135,40 @@ class _S3(_Handler):
             return s3_error(refused)
 
 
-class _Batch(_Handler):
+class _Modelled(_Handler):
+    """A service whose requests and answers are compared with botocore's model."""
+
+    service: ClassVar[str]
+    module: ClassVar[ModuleType]
+
     def respond(self, request: Request) -> Answer | None:
-        state, action = self.server.state, batch.action_of(request)
-        call: dict[str, Any] = {"service": "batch", "action": action, "presigned": False}
+        state, action = self.server.state, self.module.action_of(request)
+        call: dict[str, Any] = {"service": self.service, "action": action, "presigned": False}
         try:
-            return _act(call, state, lambda: batch.answer(request, state, call))
+            return _act(call, state, lambda: self.module.answer(request, state, call))
         except Refused as refused:
-            return batch.error(refused, state, action)
+            made: Answer = self.module.error(refused, state, action)
+            return made
         except Exception as error:
             # A client would only see its connection end.
             state.batch.violate([f"{action}: {error!r}"])
             raise
         finally:
-            state.batch.counts.add(action, call["outcome"])
+            self.count(action, call)
+
+    def count(self, action: str, call: dict[str, Any]) -> None:
+        """Keeps what became of a call."""
+
+
+class _Batch(_Modelled):
+    service, module = "batch", batch
+
+    def count(self, action: str, call: dict[str, Any]) -> None:
+        self.server.state.batch.counts.add(action, call["outcome"])
+
+
+class _Sqs(_Modelled):
+    service, module = "sqs", sqs
 
 
 def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # noqa: ANN401  a function without arguments
@@ -180,9 +202,11 @@ class _Control(_Handler):
             value = json.loads(request.body) if request.body else None
         except ValueError as error:
             return json_answer({"error": str(error)}, status=HTTPStatus.BAD_REQUEST)
-        if not request.target.startswith("/batch/"):
+        if not request.target.startswith(("/batch/", "/sqs/")):
             return _control(state, f"{request.method} {request.target}", value)
         try:
+            if request.target.startswith("/sqs/"):
+                return json_answer(sqs.control(state.sqs, request.method, request.target, value))
             return json_answer(control_batch(state.batch, request.method, request.target, value))
         except (KeyError, ValueError) as error:
             return json_answer({"error": repr(error)}, status=HTTPStatus.BAD_REQUEST)
@@ -240,7 +264,7 @@ def serve(state: State, ports: Mapping[str, int], *, certificate: Path, key: Pat
     _Server(ports["control"], _Control, state).serve_forever()
 
 
-_SERVICES: Final[dict[str, type[_Handler]]] = {"sts": _Sts, "eks": _Eks, "s3": _S3, "batch": _Batch}
+_SERVICES: Final[dict[str, type[_Handler]]] = {"sts": _Sts, "eks": _Eks, "s3": _S3, "batch": _Batch, "sqs": _Sqs}
 
 
 class Doubles:

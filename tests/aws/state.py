@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .batch.service import Batch
+from .sqs import Queues
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ class Session:
 class Fault:
     """Something that goes wrong with calls of one kind."""
 
-    #: `sts`, `eks`, `s3`, `batch`, or `*`.
+    #: `sts`, `eks`, `s3`, `batch`, `sqs`, or `*`.
     service: str
     #: Name of an action, or `*`.
     action: str = "*"
@@ -108,7 +109,8 @@ class State:
         self._calls: list[dict[str, Any]] = []
         self._held = 0
         #: What Batch knows, which ends with the process.
-        self.batch = Batch()
+        self.sqs = Queues(self)
+        self.batch = Batch(self.sqs.tell)
         if (folder / "state.json").exists():
             saved = json.loads((folder / "state.json").read_text())
             self._config, self._handed_out = saved["config"], saved["handed_out"]
@@ -134,6 +136,7 @@ class State:
             self._save()
             self._changed.notify_all()
         self.batch.reset()
+        self.sqs.reset()
 
     def now(self) -> datetime.datetime:
         """The time by the doubles' clock, which can be set wrong."""

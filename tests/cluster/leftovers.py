@@ -45,7 +45,9 @@ def claim(run: Run, *, program: Path, plugins: Path) -> tuple[Plan, Ownership]:
                 api_port=network.free_port(),
                 kubelet_port=network.free_port(),
                 authenticator_port=network.free_port(),
-                aws_ports={name: network.free_port() for name in ("sts", "eks", "s3", "batch", "proxy", "control")},
+                aws_ports={
+                    name: network.free_port() for name in ("sts", "eks", "s3", "batch", "sqs", "proxy", "control")
+                },
                 python=identity.python(),
                 network=network.create_bridge(run.bridge),
                 settings=Settings.from_environment(),

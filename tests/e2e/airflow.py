@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -302,7 +303,13 @@ class Run:
     def assert_lines(self, lines: list[str], *, attempt: int = 1) -> None:
         """The task's log holds these lines in this order, each once."""
         wanted = set(lines)
-        assert [line for line in self.pod_lines(attempt=attempt) if line in wanted] == lines
+        found = [line for line in self.pod_lines(attempt=attempt) if line in wanted]
+        if found != lines:
+            there = Counter(found)
+            lost = [line for line in lines if line not in there]
+            doubled = [line for line, count in there.items() if count > 1]
+            printed = self.printed("pod", attempt)
+            raise AssertionError(f"lost: {lost}; doubled: {doubled}; or out of order, in:\n{printed}")
 
     def printed(self, task: str, attempt: int = 1) -> str:
         """All that worker and triggerers wrote, as it stands in their files."""

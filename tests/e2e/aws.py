@@ -165,7 +165,7 @@ class Aws:
     @property
     def endpoints(self) -> dict[str, str]:
         """How an AWS SDK finds the doubles."""
-        return {f"AWS_ENDPOINT_URL_{name.upper()}": self.urls[name] for name in ("sts", "eks", "batch")}
+        return {f"AWS_ENDPOINT_URL_{name.upper()}": self.urls[name] for name in ("sts", "eks", "batch", "sqs")}
 
     def target(self, *, namespace: str = NAMESPACE, **more: Any) -> dict[str, Any]:  # noqa: ANN401  fields of a target
         """The target of a broker's configuration."""

@@ -55,6 +55,11 @@ def script(page: Path, broker: Broker) -> str:
 @pytest.fixture
 def broker(page: Path, namespace: Namespace, brokers: Brokers, tmp_path: Path) -> Broker:
     """A broker as the pages have it."""
+    if page.name == "jobs.md":
+        broker = brokers.prepare(namespace=namespace, target="jobs", instance="default")
+        (target,) = broker.config["targets"]
+        target["executions"] = "jobs"
+        return broker.start()
     archive = {"archive": {"url": f"file://{tmp_path}/archive"}} if page.name == "archive.md" else {}
     return brokers.start(namespace=namespace, target=TARGET, instance="default", **archive)
 
@@ -98,6 +103,8 @@ def test_the_examples_of_a_page_run_as_they_stand(
     if page.name == "README.md":
         assert "exit code 3" in done.stdout
         assert "hello over gRPC" in done.stdout
+    if page.name == "jobs.md":
+        assert all(f"hello from {index}" in done.stdout for index in range(2))
     if page.name == "executions.md":
         assert '{"rows": 42}' in done.stdout
 

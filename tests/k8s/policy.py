@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Policy = dict[str, Any]
 
 KNOWN: Final = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
+#: What a request can carry whatever it asks for.
+GLOBAL_KEYS: Final = {"aws:SourceArn"}
 #: A key in AWS's data that stands for one with any tag.
 ANY_TAG: Final = "${TagKey}"
 
@@ -102,7 +104,7 @@ def _holds(operator: str, keys: Mapping[str, str | list[str]], call: Call) -> bo
 def can_carry(action: str, key: str) -> bool:
     """Whether calls of an action can carry a condition key."""
     name, _, tag = key.partition("/")
-    known = known_keys(action)
+    known = known_keys(action) | GLOBAL_KEYS
     return key in known or (tag != "" and f"{name}/{ANY_TAG}" in known)
 
 
@@ -134,5 +136,6 @@ def _matches(pattern: str, value: str, flags: re.RegexFlag = re.NOFLAG) -> bool:
 OPERATORS: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "StringEquals": str.__eq__,
     "StringLike": _matches,
+    "ArnEquals": _matches,
     "Bool": lambda one, other: one.lower() == other.lower(),
 }

@@ -13,7 +13,7 @@ FOLDER: Final = ROOT / "k8s"
 PAGE: Final = ROOT / "docs/eks.md"
 BATCH_PAGE: Final = ROOT / "docs/batch.md"
 #: Every page that names shipped files.
-PAGES: Final = (PAGE, ROOT / "docs/archive.md", BATCH_PAGE)
+PAGES: Final = (PAGE, ROOT / "docs/archive.md", BATCH_PAGE, ROOT / "docs/jobs.md")
 #: Every file that is shipped, by its path under `k8s/`.
 NAMES: Final = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file())
 

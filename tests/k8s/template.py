@@ -52,9 +52,9 @@ class Stack:
         return properties
 
 
-def deployed(capacity: str = "EC2") -> Stack:
+def deployed(capacity: str = "EC2", events: str = "yes") -> Stack:
     """The shipped template with what the page gives it."""
-    return stack(TEMPLATE, {**NODES, "Capacity": capacity})
+    return stack(TEMPLATE, {**NODES, "Capacity": capacity, "Events": events})
 
 
 def stack(template: Document, parameters: Mapping[str, str]) -> Stack:

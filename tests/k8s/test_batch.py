@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import tomllib
 from botocore.session import Session
 from botocore.validate import validate_parameters
+from moto.events.models import EventPattern
 
+from k8s.policy import Call, allows
 from k8s.shipped import BATCH_PAGE, load
 from k8s.template import NODES, TEMPLATE, api_input, deployed, operation
 from k8s.test_files import ACCOUNT, BATCH_NAMESPACE, CLUSTER, REGION, granted, words
+
+#: Every way to deploy it.
+WAYS: Final = [(capacity, events) for capacity in ("EC2", "SPOT") for events in ("no", "yes")]
 
 
 def taken(service: str, call: str, properties: dict[str, Any], **more: str) -> dict[str, Any]:
@@ -23,9 +29,9 @@ def taken(service: str, call: str, properties: dict[str, Any], **more: str) -> d
     return given
 
 
-@pytest.mark.parametrize("capacity", ["EC2", "SPOT"])
-def test_batch_takes_the_compute_environment(capacity: str) -> None:
-    properties = dict(deployed(capacity)["ComputeEnvironment"])
+@pytest.mark.parametrize(("capacity", "events"), WAYS)
+def test_batch_takes_the_compute_environment(capacity: str, events: str) -> None:
+    properties = dict(deployed(capacity, events)["ComputeEnvironment"])
     # What CloudFormation itself does with it, and what it says at a change only.
     assert properties.pop("ReplaceComputeEnvironment") is False
     change = {"UpdatePolicy": properties.pop("UpdatePolicy")}
@@ -90,6 +96,65 @@ def test_a_slip_in_the_template_would_be_found(name: str, change: dict[str, Any]
         api_input(shape, {**deployed()[name], **change})
 
 
+def test_without_events_nothing_of_them_is_made_or_told() -> None:
+    without = deployed(events="no")
+    assert sorted(set(deployed().resources) - set(without.resources)) == [
+        *("EventsQueue", "EventsQueuePolicy", "EventsRule"),
+    ]
+    assert set(deployed().outputs) - set(without.outputs) == {"EventsQueueUrl"}
+
+
+def test_sqs_and_eventbridge_take_the_queue_and_the_rule() -> None:
+    queue = dict(deployed()["EventsQueue"])
+    attributes = {name: json.dumps(value) for name, value in queue.items() if name != "QueueName"}
+    assert set(attributes) <= set(Session().get_service_model("sqs").shape_for("QueueAttributeName").enum)
+    assert queue["QueueName"] == f"{BATCH_NAMESPACE}-events"
+    rule = dict(deployed()["EventsRule"])
+    targets = rule.pop("Targets")
+    taken("events", "PutRule", rule, Name="made-by-cloudformation")
+    taken("events", "PutTargets", {"Rule": "made-by-cloudformation", "Targets": targets})
+    assert [one["Arn"] for one in targets] == ["<EventsQueue.Arn>"]
+
+
+CHANGE: Final = {"source": "aws.batch", "detail-type": "Batch Job State Change"}
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({**CHANGE, "detail": {"jobQueue": "<JobQueue>", "status": "FAILED", "jobId": "x"}}, True),
+        ({**CHANGE, "detail": {"jobQueue": "<JobQueue>", "status": "SUCCEEDED"}}, True),
+        ({**CHANGE, "detail": {"jobQueue": "<JobQueue>", "status": "FAILED"}}, True),
+        ({**CHANGE, "detail": {"jobQueue": "<JobQueue>", "status": "SUBMITTED"}}, False),
+        ({**CHANGE, "detail": {"jobQueue": "<JobQueue>", "status": "RUNNING"}}, False),
+        ({**CHANGE, "detail": {"jobQueue": "another", "status": "FAILED"}}, False),
+        ({**CHANGE, "source": "aws.ecs", "detail": {"jobQueue": "<JobQueue>", "status": "FAILED"}}, False),
+        ({**CHANGE, "detail-type": "Batch Job Queue Blocked", "detail": {"jobQueue": "<JobQueue>"}}, False),
+    ],
+)
+def test_the_rule_is_for_changes_of_jobs_in_this_queue(event: Any, expected: bool) -> None:  # noqa: ANN401  moto's type
+    pattern = EventPattern.load(json.dumps(deployed()["EventsRule"]["EventPattern"]))
+    assert pattern.matches_event(event) is expected
+
+
+@pytest.mark.parametrize(
+    ("principal", "source", "expected"),
+    [
+        ("Service:events.amazonaws.com", "<EventsRule.Arn>", True),
+        ("Service:events.amazonaws.com", "arn:aws:events:us-east-1:111122223333:rule/another", False),
+        ("Service:events.amazonaws.com", "", False),
+        ("Service:sns.amazonaws.com", "<EventsRule.Arn>", False),
+        (f"AWS:arn:aws:iam::{ACCOUNT}:root", "<EventsRule.Arn>", False),
+    ],
+)
+def test_only_the_rule_puts_events_into_the_queue(principal: str, source: str, expected: bool) -> None:
+    properties = deployed()["EventsQueuePolicy"]
+    assert properties["Queues"] == ["<EventsQueue>"]
+    context = {"aws:SourceArn": source} if source else {}
+    call = Call(action="sqs:SendMessage", resource="<EventsQueue.Arn>", principal=principal, context=context)
+    assert allows(properties["PolicyDocument"], call) is expected
+
+
 def test_policies_and_access_are_for_what_the_template_makes() -> None:
     made = deployed()
     queue, definition = made["JobQueue"]["JobQueueName"], made["JobDefinition"]["JobDefinitionName"]
@@ -101,6 +166,8 @@ def test_policies_and_access_are_for_what_the_template_makes() -> None:
         f"{arn}:job-definition/{definition}:*",
         f"{arn}:job/*",
     }
+    (events,) = load("aws/batch-events-policy.json")["Statement"]
+    assert events["Resource"] == f"arn:aws:sqs:{REGION}:{ACCOUNT}:{made['EventsQueue']['QueueName']}"
     namespaces = {
         one
         for name in ("batch-policy", "batch-register-policy")
@@ -170,6 +237,6 @@ def test_the_outputs_are_the_values_of_the_pages_configuration() -> None:
     assert target["batch"]["job_definition"] == outputs["JobDefinition"]
     told = " ".join(one["Description"] for one in TEMPLATE["Outputs"].values())
     keys = re.findall(r"\[targets\.batch\] (\w+)", told)
-    assert keys == ["queue", "job_definition"]
+    assert keys == ["queue", "job_definition", "events_queue_url"]
     assert set(target["batch"]) <= set(keys)
     assert all(f"| `{key}` |" in text for key in keys)

@@ -165,3 +165,22 @@ def test_what_may_be_registered(name: str, about: dict[str, str], expected: bool
 def test_what_was_registered_is_tagged_and_nothing_else(resource: str, context: dict[str, str], expected: bool) -> None:
     call = Call(action="batch:TagResource", resource=resource, context=context)
     assert allows(load("aws/batch-register-policy.json"), call) is expected
+
+
+EVENTS: Final = f"arn:aws:sqs:{REGION}:{ACCOUNT}:astro-remote-batch-events"
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "expected"),
+    [
+        ("sqs:ReceiveMessage", EVENTS, True),
+        ("sqs:DeleteMessage", EVENTS, True),
+        ("sqs:ReceiveMessage", f"{EVENTS}-2", False),
+        ("sqs:SendMessage", EVENTS, False),
+        ("sqs:PurgeQueue", EVENTS, False),
+        ("sqs:DeleteQueue", EVENTS, False),
+        ("sqs:SetQueueAttributes", EVENTS, False),
+    ],
+)
+def test_events_are_taken_from_the_one_queue(action: str, resource: str, expected: bool) -> None:
+    assert allows(load("aws/batch-events-policy.json"), Call(action=action, resource=resource)) is expected

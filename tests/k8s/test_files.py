@@ -18,6 +18,7 @@ REGION: Final = "us-east-1"
 CLUSTER: Final = "remote-kpo-demo"
 NAMESPACE: Final = "astro-remote-kpo"
 BATCH_NAMESPACE: Final = "astro-remote-batch"
+JOBS_NAMESPACE: Final = "astro-remote-jobs"
 USER: Final = "AstroRemoteKPO"
 GROUP: Final = "podbroker-remote"
 ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/AstroRemoteKPO"
@@ -35,6 +36,9 @@ KINDS: Final = {
     "batch/aws-batch-role-binding.yaml": ("rbac.authorization.k8s.io/v1", "RoleBinding"),
     "batch/aws-batch-cluster-role.yaml": ("rbac.authorization.k8s.io/v1", "ClusterRole"),
     "batch/aws-batch-cluster-role-binding.yaml": ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+    "jobs/namespace.yaml": ("v1", "Namespace"),
+    "jobs/role.yaml": ("rbac.authorization.k8s.io/v1", "Role"),
+    "jobs/role-binding.yaml": ("rbac.authorization.k8s.io/v1", "RoleBinding"),
     "aws/aws-auth-mapping.yaml": ("eksctl.io/v1alpha5", "ClusterConfig"),
     "aws/batch-aws-auth-mapping.yaml": ("eksctl.io/v1alpha5", "ClusterConfig"),
     "aws/broker-service-account.yaml": ("v1", "ServiceAccount"),
@@ -46,6 +50,7 @@ POLICIES: Final = (
     "aws/archive-policy.json",
     "aws/batch-policy.json",
     "aws/batch-register-policy.json",
+    "aws/batch-events-policy.json",
     "aws/broker-trust-irsa.json",
     "aws/broker-trust-pod-identity.json",
 )
@@ -122,7 +127,7 @@ def test_the_brokers_own_role_is_the_same_everywhere() -> None:
     assert association["namespace"] == account["metadata"]["namespace"]
 
 
-@pytest.mark.parametrize("folder", ["remote", "batch"])
+@pytest.mark.parametrize("folder", ["remote", "batch", "jobs"])
 def test_both_ways_into_the_cluster_are_bound_to_the_role(folder: str) -> None:
     binding = load(f"{folder}/role-binding.yaml")
     subjects = {(one["kind"], one["name"]) for one in binding["subjects"]}
@@ -138,7 +143,9 @@ def test_both_ways_into_the_cluster_are_bound_to_the_role(folder: str) -> None:
     assert "groups" not in mapping, "system:masters is one word away"
 
 
-@pytest.mark.parametrize(("folder", "expected"), [("remote", NAMESPACE), ("batch", BATCH_NAMESPACE)])
+@pytest.mark.parametrize(
+    ("folder", "expected"), [("remote", NAMESPACE), ("batch", BATCH_NAMESPACE), ("jobs", JOBS_NAMESPACE)]
+)
 def test_everything_of_a_target_in_the_cluster_is_in_its_one_namespace(folder: str, expected: str) -> None:
     namespace = load(f"{folder}/namespace.yaml")["metadata"]
     assert namespace["name"] == expected
@@ -150,7 +157,11 @@ def test_everything_of_a_target_in_the_cluster_is_in_its_one_namespace(folder: s
 
 
 #: The roles by the names of the tables of verbs that the broker checks.
-CHECKED: Final = {"VERBS": "remote/role.yaml", "VERBS_FOR_JOBS": "batch/role.yaml"}
+CHECKED: Final = {
+    "VERBS": "remote/role.yaml",
+    "VERBS_FOR_JOBS": "batch/role.yaml",
+    "VERBS_FOR_CLUSTER_JOBS": "jobs/role.yaml",
+}
 
 
 def test_a_role_has_the_verbs_that_the_broker_checks_no_more_and_no_less() -> None:
@@ -164,7 +175,10 @@ def test_a_role_has_the_verbs_that_the_broker_checks_no_more_and_no_less() -> No
         assert sorted(verbs) == sorted(granted(CHECKED[name]))
 
 
-@pytest.mark.parametrize(("name", "after"), [("remote/role.yaml", "podbroker check"), ("batch/role.yaml", "Batch's")])
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [("remote/role.yaml", "podbroker check"), ("batch/role.yaml", "Batch's"), ("jobs/role.yaml", "that runs Jobs")],
+)
 def test_the_page_of_permissions_has_a_row_for_each_verb_of_a_role(name: str, after: str) -> None:
     text = (ROOT / "docs/rbac.md").read_text()
     table = re.search(rf"{re.escape(after)}.*?\n\n(\|.*?\n)\n", text, re.DOTALL)
@@ -178,7 +192,8 @@ def granted(name: str = "remote/role.yaml") -> list[str]:
     role = load(name)
     found = []
     for rule in role["rules"]:
-        assert rule["apiGroups"] == (["coordination.k8s.io"] if rule["resources"] == ["leases"] else [""])
+        groups = {"leases": "coordination.k8s.io", "jobs": "batch"}
+        assert rule["apiGroups"] == [groups.get(rule["resources"][0], "")]
         assert set(rule) == {"apiGroups", "resources", "verbs"}
         found += [f"{verb} {resource}" for resource in rule["resources"] for verb in rule["verbs"]]
     assert not [one for one in found if "*" in one]
@@ -217,7 +232,7 @@ def test_the_page_speaks_of_each_file(name: str) -> None:
 
 def test_each_file_that_the_page_names_is_there() -> None:
     pages = "".join(page.read_text() for page in PAGES)
-    named = set(re.findall(r"\bk8s/((?:remote|aws|batch)/[\w.-]+\.(?:yaml|json))", pages))
+    named = set(re.findall(r"\bk8s/((?:remote|aws|batch|jobs)/[\w.-]+\.(?:yaml|json))", pages))
     assert named == set(NAMES)
 
 

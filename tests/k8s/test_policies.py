@@ -30,6 +30,7 @@ GRANTED: Final = {
         *("batch:DescribeJobDefinitions", "batch:DescribeJobQueues", "batch:DescribeComputeEnvironments"),
     },
     "aws/batch-register-policy.json": {"batch:RegisterJobDefinition", "batch:TagResource", "batch:SubmitJob"},
+    "aws/batch-events-policy.json": {"sqs:ReceiveMessage", "sqs:DeleteMessage"},
 }
 #: The role that a trust policy is on, for linters that want a resource in every statement.
 TRUSTED: Final = {

@@ -62,6 +62,9 @@ pub(crate) fn execution(execution: &proto::Execution) -> Value {
     if !execution.pod_json.is_empty() {
         value["pod"] = serde_json::from_slice(&execution.pod_json).unwrap_or_default();
     }
+    if !execution.job_json.is_empty() {
+        value["job"] = serde_json::from_slice(&execution.job_json).unwrap_or_default();
+    }
     value
 }
 
@@ -99,6 +102,7 @@ fn attempt(attempt: &proto::Attempt) -> Value {
         "pod_uid": attempt.pod_uid,
         "node_name": attempt.node_name,
         "batch_job_id": attempt.batch_job_id,
+        "job_name": attempt.job_name,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The pod that `run` sends: made from flags, or read from a file.
+//! The pod that `run` sends: made from flags, or read from a file, which may also have a Job.
 
 use std::io::Read;
 use std::path::Path;
@@ -63,10 +63,10 @@ fn parse(text: &str) -> Result<Value, String> {
         serde_saphyr::from_str_with_options(text, options).map_err(|cause| cause.to_string())
     })?;
     match (manifest["kind"].as_str(), manifest.is_object()) {
-        (Some("Pod"), _) => Ok(manifest),
-        (Some(kind), _) => Err(format!("a Pod is expected, and this is a {kind}")),
-        (None, true) => Err("a Pod is expected, and this has no `kind`".to_owned()),
-        (None, false) => Err("a Pod is expected, and this is no object".to_owned()),
+        (Some("Pod" | "Job"), _) => Ok(manifest),
+        (Some(kind), _) => Err(format!("a Pod or a Job is expected, and this is a {kind}")),
+        (None, true) => Err("a Pod or a Job is expected, and this has no `kind`".to_owned()),
+        (None, false) => Err("a Pod or a Job is expected, and this is no object".to_owned()),
     }
 }
 
@@ -116,9 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pod_is_refused() {
+    fn what_is_no_pod_and_no_job_is_refused() {
         for (text, why) in [
-            ("kind: Job", "this is a Job"),
+            ("kind: CronJob", "this is a CronJob"),
             ("a: 1", "no `kind`"),
             ("- 1", "no object"),
             ("kind: Pod\nkind: Pod", "duplicate"),

@@ -62,7 +62,7 @@ pub(crate) struct RunArgs {
     /// A name to recognise the pod by
     #[arg(long)]
     name: Option<String>,
-    /// A pod manifest as YAML or JSON; - reads standard input
+    /// A manifest of a Pod, or of a Job for a target that runs them, as YAML or JSON; - reads standard input
     #[arg(long, short = 'f', value_name = "FILE", conflicts_with_all = ["image", "env", "command"], required_unless_present_any = ["image", "batch_definition"])]
     file: Option<PathBuf>,
     /// The image of a pod with one container
@@ -297,6 +297,11 @@ impl RunArgs {
             return Ok((proto::workload::Workload::Batch(job), Prefix::Always));
         }
         let manifest = self.manifest()?;
+        if manifest["kind"] == "Job" {
+            // It may have any number of pods.
+            let json = proto::job_workload::Manifest::Json(manifest.to_string().into());
+            return Ok((proto::workload::Workload::Job(proto::JobWorkload { manifest: Some(json) }), Prefix::Always));
+        }
         let prefix = if manifest::count_containers(&manifest) > 1 { Prefix::Always } else { Prefix::Never };
         let json = proto::pod_workload::Manifest::Json(manifest.to_string().into());
         Ok((proto::workload::Workload::Pod(proto::PodWorkload { manifest: Some(json) }), prefix))

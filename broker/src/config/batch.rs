@@ -27,6 +27,8 @@ pub struct Batch {
     /// How long a job may wait in its queue; for ever without.
     #[serde(default, with = "duration::option")]
     pub queue_deadline: Option<Duration>,
+    /// The queue of SQS that events of jobs are put into.
+    pub events_queue_url: Option<String>,
 }
 
 fn default_settle() -> Duration {
@@ -42,12 +44,29 @@ impl Target {
         if !self.role_arn.is_empty() && !eks::is_role_arn(&self.role_arn) {
             return Err(Problem::new("role_arn", eks::NO_ROLE_ARN));
         }
-        batch.check()
+        batch.check(&self.region)
     }
 }
 
 impl Batch {
-    fn check(&self) -> Result<(), Problem> {
+    /// Account and name of the queue of events.
+    pub fn events_queue(&self) -> Option<(&str, &str)> {
+        let mut parts = self.events_queue_url.as_deref()?.strip_prefix("https://")?.split('/');
+        let (_, account, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_account = account.len() == 12 && account.bytes().all(|c| c.is_ascii_digit());
+        let plain = name.strip_suffix(".fifo").unwrap_or(name);
+        let is_name = !plain.is_empty() && plain.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c));
+        (is_account && is_name && name.len() <= 80 && parts.next().is_none()).then_some((account, name))
+    }
+
+    /// Requests go to the region's own endpoint, whatever the URL says: another region's would look for a queue that is not there.
+    fn has_events_elsewhere(&self, region: &str) -> bool {
+        let url = self.events_queue_url.as_deref().unwrap_or_default();
+        let host = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
+        !host.split('.').any(|part| part == region)
+    }
+
+    fn check(&self, region: &str) -> Result<(), Problem> {
         if !is_resource(&self.queue) {
             return Err(Problem::new("batch.queue", "must be the name or the ARN of a job queue"));
         }
@@ -68,6 +87,10 @@ impl Batch {
         let day = Duration::from_hours(24);
         if self.queue_deadline.is_some_and(|deadline| !(Duration::from_secs(1)..=30 * day).contains(&deadline)) {
             return Err(Problem::new("batch.queue_deadline", "must be \"1s\" to \"30d\""));
+        }
+        if self.events_queue_url.is_some() && (self.events_queue().is_none() || self.has_events_elsewhere(region)) {
+            let why = format!("must be a queue's URL, such as https://sqs.{region}.amazonaws.com/111122223333/events");
+            return Err(Problem::new("batch.events_queue_url", why));
         }
         Ok(())
     }

@@ -90,6 +90,7 @@ impl Target {
         only_for_kubeconfig("context", self.context.is_some())?;
         self.check_eks()?;
         self.check_batch()?;
+        self.check_executions()?;
         if self.result_image.trim().is_empty() {
             return Err(Problem::new("result_image", "must name an image"));
         }

@@ -10,6 +10,7 @@ mod check;
 mod duration;
 mod eks;
 mod error;
+mod executions;
 mod listen;
 mod logs;
 
@@ -27,6 +28,7 @@ pub use archive::{Archive, ArchiveUrl};
 pub use batch::Batch;
 pub use eks::{Aws, Credentials, Eks, SessionPolicy};
 pub use error::ConfigError;
+pub use executions::Executions;
 pub use listen::{AdminListen, Listen, ListenError};
 pub use logs::Logs;
 
@@ -112,6 +114,9 @@ pub struct Target {
     pub eks: Option<Eks>,
     /// Its executions are jobs of AWS Batch.
     pub batch: Option<Batch>,
+    /// What its executions are where they are no jobs of AWS Batch.
+    #[serde(default)]
+    pub executions: Executions,
     /// The image of the sidecar that hands a result back.
     #[serde(default = "default_result_image")]
     pub result_image: String,
@@ -297,6 +302,7 @@ impl Target {
             role_arn: String::new(),
             eks: None,
             batch: None,
+            executions: Executions::default(),
             result_image: default_result_image(),
             finish: default_finish(),
             ttl: default_ttl(),

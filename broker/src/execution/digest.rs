@@ -2,15 +2,15 @@
 //!
 //! Version 1 is SHA-256 over `podbroker-spec-v1`, a newline, and the request as JSON without spaces, the keys of every
 //! object in the order of their bytes: `{"labels":..,"manifest":..,"policies":..}` as the caller sent them, before any
-//! default is applied, with `"batch":..` in place of the manifest for a job from a job definition, and with `"group":..`,
-//! its id, when there is one. Left out, because a caller that repeats itself may say
+//! default is applied, with `"batch":..` in place of the manifest for a job from a job definition, `"job":..` for a
+//! Job of the cluster, and with `"group":..`, its id, when there is one. Left out, because a caller that repeats itself may say
 //! them differently: `metadata.name` and `metadata.generateName` (replaced anyway), `submit_before`, `required_features`, the
 //! way of submitting and what is done about others of the group.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{GroupId, PolicyRequest, Workload};
@@ -24,15 +24,9 @@ pub fn spec_digest(
 ) -> String {
     let mut request = json!({ "labels": labels, "policies": policies });
     match workload {
-        Workload::Pod(manifest) => {
-            let mut manifest = manifest.clone();
-            if let Some(Value::Object(metadata)) = manifest.get_mut("metadata") {
-                metadata.remove("name");
-                metadata.remove("generateName");
-            }
-            request["manifest"] = Value::Object(manifest);
-        }
+        Workload::Pod(manifest) => request["manifest"] = nameless(manifest),
         Workload::Batch(work) => request["batch"] = json!(work),
+        Workload::Job(manifest) => request["job"] = nameless(manifest),
     }
     if let Some(group) = group {
         request["group"] = Value::from(group.as_str());
@@ -40,6 +34,16 @@ pub fn spec_digest(
     let mut text = String::from("podbroker-spec-v1\n");
     canonical(&mut text, &request);
     sha256_hex(text.as_bytes())
+}
+
+/// A manifest without the names that are replaced anyway.
+fn nameless(manifest: &Map<String, Value>) -> Value {
+    let mut manifest = manifest.clone();
+    if let Some(Value::Object(metadata)) = manifest.get_mut("metadata") {
+        metadata.remove("name");
+        metadata.remove("generateName");
+    }
+    Value::Object(manifest)
 }
 
 /// The digest of a JSON value, whatever the order of its keys, as 64 lower-case hex digits.
@@ -91,8 +95,6 @@ fn canonical(out: &mut String, value: &Value) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Map;
-
     use super::*;
     use crate::execution::BatchWork;
 

@@ -42,6 +42,8 @@ pub enum Workload {
     Pod(Map<String, Value>),
     /// A job from a job definition.
     Batch(Box<BatchWork>),
+    /// A Job of the cluster (`batch/v1`), untyped like a pod.
+    Job(Map<String, Value>),
 }
 
 /// A job from a job definition, in the shapes of AWS Batch. What is absent is the definition's.

@@ -130,6 +130,9 @@ pub struct Attempt {
     /// The job's id; empty where attempts are pods, and while none was made.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub job_id: String,
+    /// The name of the cluster's Job; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub job_name: String,
 }
 
 /// The life of one container between two restarts.
@@ -190,6 +193,9 @@ pub struct Execution {
     /// The whole pod as JSON, when it was asked for. Never stored: it holds what the caller put into the environment.
     #[serde(skip)]
     pub pod_json: Option<Vec<u8>>,
+    /// The whole Job of the cluster as JSON, likewise.
+    #[serde(skip)]
+    pub job_json: Option<Vec<u8>>,
 }
 
 impl Execution {

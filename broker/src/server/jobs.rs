@@ -1,6 +1,7 @@
 //! From a target's queue to what runs its jobs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -9,9 +10,9 @@ use tracing::info;
 use super::targets::{credentials_mode, role_settings};
 use crate::backend::batch::{self, Accounts};
 use crate::backend::job::{JobCounters, Jobs};
-use crate::backend::pod::RecordSettings;
-use crate::config::{Config, Target};
-use crate::identity::eks::{self, BatchAccess, BatchSettings, Definitions};
+use crate::backend::pod::{JobKind, RecordSettings};
+use crate::config::{Config, Executions, Target};
+use crate::identity::eks::{self, BatchAccess, BatchSettings, Definitions, EventsQueue};
 use crate::telemetry::BatchCounters;
 
 /// What is counted about jobs, for all targets.
@@ -23,14 +24,26 @@ pub(super) struct Counters {
     pub(super) jobs: Arc<JobCounters>,
 }
 
-/// How a target's executions are carried when they are jobs; nothing for a target without a queue.
+/// A create of a Job that was not answered is settled after this. Its name decides, so nothing depends on it; a create may take a
+/// third of it.
+const SETTLE_JOBS: Duration = Duration::from_mins(1);
+
+/// How a target's executions are carried when they are jobs; nothing for a target of pods.
 pub(super) fn records(target: &Target, counters: &Counters) -> Option<RecordSettings> {
-    let own = target.batch.as_ref()?;
     let counters = Arc::clone(&counters.jobs);
-    Some(RecordSettings { settle: own.settle, queue_deadline: own.queue_deadline, counters })
+    match (&target.batch, target.executions) {
+        (Some(own), _) => {
+            let (settle, queue_deadline) = (own.settle, own.queue_deadline);
+            Some(RecordSettings { kind: JobKind::Batch, settle, queue_deadline, counters })
+        }
+        (None, Executions::Jobs) => {
+            Some(RecordSettings { kind: JobKind::Cluster, settle: SETTLE_JOBS, queue_deadline: None, counters })
+        }
+        (None, Executions::Pods) => None,
+    }
 }
 
-/// Starts what runs the jobs of a target in its namespace; nothing for a target without a queue. Asks nobody for anything yet.
+/// Starts what runs the jobs of a target in its namespace; nothing for a target without a queue of AWS Batch. Asks nobody for anything yet.
 pub(super) async fn start(
     config: &Config,
     target: &Target,
@@ -45,7 +58,13 @@ pub(super) async fn start(
     let mode = credentials_mode(config.aws.credentials);
     let role = role_settings(config, target);
     let aws = eks::aws(mode, &target.region).await;
-    let access = BatchAccess::new(&aws, BatchSettings { region: target.region.clone(), mode, role, definitions });
+    let events = own.events_queue().map(|(account, name)| EventsQueue {
+        url: own.events_queue_url.clone().unwrap_or_default(),
+        account: account.to_owned(),
+        name: name.to_owned(),
+    });
+    let region = target.region.clone();
+    let access = BatchAccess::new(&aws, BatchSettings { region, mode, role, definitions, events });
     let settings = batch::Settings {
         instance: config.instance.clone(),
         target: target.name.clone(),

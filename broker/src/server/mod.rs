@@ -27,7 +27,7 @@ use self::signals::Signals;
 use crate::api::{Api, RequestLimits, Settings};
 use crate::auth::Authenticator;
 use crate::backend::pod::{Spool, SpoolLimits};
-use crate::config::{Config, Limits, Logs};
+use crate::config::{Config, Executions, Limits, Logs};
 use crate::telemetry::{ArchiveCounters, Metrics};
 
 pub use self::archive::ArchiveError;
@@ -160,7 +160,13 @@ fn settings(config: &Config) -> Settings {
     let Limits { max_request_bytes, max_manifest_bytes, max_calls, max_watches, .. } = config.limits;
     let limits = RequestLimits { max_request_bytes, max_manifest_bytes };
     let has_batch = config.targets.iter().any(|target| target.batch.is_some());
-    let optional = [("archive", config.archive.is_some()), ("batch", has_batch), ("batch-evaluate-on-exit", has_batch)];
+    let has_jobs = config.targets.iter().any(|target| target.executions == Executions::Jobs);
+    let optional = [
+        ("archive", config.archive.is_some()),
+        ("batch", has_batch),
+        ("batch-evaluate-on-exit", has_batch),
+        ("job", has_jobs),
+    ];
     let features = optional.into_iter().filter_map(|(name, is_on)| is_on.then_some(name)).collect();
     Settings { instance: config.instance.clone(), limits, max_calls, max_watches, features }
 }

@@ -123,7 +123,8 @@ pub async fn held_pods(
     let mut held = Vec::new();
     for target in config.targets.iter().filter(|target| names.is_empty() || names.contains(&target.name)) {
         let connection = connection(config, target).await?;
-        let settings = settings(config, target, &connection);
+        let mut settings = settings(config, target, &connection);
+        settings.records = jobs::records(target, &jobs::Counters::default());
         held.push((target.name.clone(), HeldPods::find(settings, connection).await));
     }
     Ok(held)

@@ -15,7 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 pub use archive::ArchiveCounters;
-pub use batch::BatchCounters;
+pub use batch::{BatchCounters, BatchEvent};
 pub use metrics::{Metrics, Rpc, WatchGuard};
 
 /// How log events are written.

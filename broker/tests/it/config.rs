@@ -220,6 +220,22 @@ fn a_target_of_any_kind_may_have_aws_batch() {
     let config =
         parse(&format!("{target}role_arn = \"arn:aws:iam::111122223333:role/Jobs\"\n[targets.batch]\n{text}")).unwrap();
     assert_eq!(config.targets[0].batch.clone().unwrap().queue_deadline, Some(Duration::from_hours(1)));
+    let url = "https://sqs.us-east-1.amazonaws.com/111122223333/astro-remote-batch-events";
+    let config = parse(&format!("{target}[targets.batch]\nqueue = \"q\"\nevents_queue_url = \"{url}\"\n")).unwrap();
+    let batch = config.targets[0].batch.clone().unwrap();
+    assert_eq!(batch.events_queue(), Some(("111122223333", "astro-remote-batch-events")));
+    for url in [
+        "astro-remote-batch-events",
+        "http://sqs.us-east-1.amazonaws.com/111122223333/q",
+        "https://sqs.eu-west-1.amazonaws.com/111122223333/q",
+        "https://sqs.us-east-1.amazonaws.com/1111/q",
+        "https://sqs.us-east-1.amazonaws.com/111122223333/q/r",
+        "https://sqs.us-east-1.amazonaws.com/111122223333/",
+    ] {
+        let text = format!("{target}[targets.batch]\nqueue = \"q\"\nevents_queue_url = \"{url}\"\n");
+        let problem = parse(&text).unwrap_err();
+        assert!(problem.contains("targets[0].batch.events_queue_url: must be a queue's URL"), "{url}: {problem}");
+    }
     let batch = format!("{target}[targets.batch]\nqueue = \"q\"\n");
     are_refused(&[
         (format!("{TARGET}[targets.batch]\nqueue = \"q\"\n"), "c.toml: targets[0].region: is needed for AWS Batch"),

@@ -283,6 +283,7 @@ async fn an_execution_says_everything_that_is_known_of_it() {
     known.ended = moment(-1, -500_000_000);
     known.released = moment(4, 8);
     known.pod_json = Some(b"{}".to_vec());
+    known.job_json = Some(br#"{"kind":"Job"}"#.to_vec());
     known.policies.start_deadline = Some(Duration::from_millis(1500));
     known.policies.finish = FinishAction::DeleteSucceeded;
     known.policies.result = ResultSource::TerminationMessage;
@@ -323,6 +324,7 @@ async fn an_execution_says_everything_that_is_known_of_it() {
             pod_uid: "uid".to_owned(),
             node_name: "node".to_owned(),
             batch_job_id: String::new(),
+            job_name: "job".to_owned(),
         }],
         policies: Some(wire::Policies {
             deadlines: Some(wire::Deadlines { start: length(1, 500_000_000), run: None }),
@@ -354,6 +356,7 @@ async fn an_execution_says_everything_that_is_known_of_it() {
         }),
         release_time: wire_moment(4, 8),
         pod_json: b"{}".to_vec(),
+        job_json: br#"{"kind":"Job"}"#.to_vec(),
     };
     assert_eq!(said, expected);
 }

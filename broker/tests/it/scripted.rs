@@ -193,6 +193,7 @@ pub(crate) fn execution(target: &str, tenant: &str, id: &str) -> Execution {
         pod_uid: "uid".to_owned(),
         node_name: "node".to_owned(),
         job_id: String::new(),
+        job_name: "job".to_owned(),
     };
     Execution {
         address,
@@ -220,6 +221,7 @@ pub(crate) fn execution(target: &str, tenant: &str, id: &str) -> Execution {
         cancel: None,
         released: None,
         pod_json: None,
+        job_json: None,
     }
 }
 

@@ -59,6 +59,10 @@ pub struct Execution {
     /// The whole Kubernetes Pod of the latest attempt as JSON. Only in answers to GetExecution with EXECUTION_VIEW_FULL.
     #[prost(bytes = "vec", tag = "17")]
     pub pod_json: ::prost::alloc::vec::Vec<u8>,
+    /// The whole Kubernetes Job of the latest attempt as JSON; empty where there is none, or it is gone. Only in answers to
+    /// GetExecution with EXECUTION_VIEW_FULL.
+    #[prost(bytes = "vec", tag = "18")]
+    pub job_json: ::prost::alloc::vec::Vec<u8>,
 }
 /// How an execution ended. A failed execution is data: no call returns an error because of it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -113,7 +117,7 @@ pub struct ContainerOutcome {
     #[prost(message, optional, tag = "9")]
     pub end_time: ::core::option::Option<::prost_types::Timestamp>,
 }
-/// One pod or one Batch job made for an execution.
+/// One pod, one Batch job or one Kubernetes Job made for an execution.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Attempt {
     /// 1 for the first.
@@ -122,7 +126,7 @@ pub struct Attempt {
     /// Where it stands, in the words of the execution's states.
     #[prost(enumeration = "ExecutionState", tag = "2")]
     pub state: i32,
-    /// The pod's name; known from the start on pod targets, later on Batch.
+    /// The pod's name; known from the start on pod targets, later on others. Empty where the attempt has several pods.
     #[prost(string, tag = "3")]
     pub pod_name: ::prost::alloc::string::String,
     /// The pod's namespace.
@@ -134,9 +138,12 @@ pub struct Attempt {
     /// The node it was placed on; empty while it is not.
     #[prost(string, tag = "6")]
     pub node_name: ::prost::alloc::string::String,
-    /// The Batch job's id; empty on pod targets.
+    /// The Batch job's id; empty on other targets.
     #[prost(string, tag = "7")]
     pub batch_job_id: ::prost::alloc::string::String,
+    /// The name of the Kubernetes Job, in `pod_namespace`; empty on other targets, and until the Job is made.
+    #[prost(string, tag = "8")]
+    pub job_name: ::prost::alloc::string::String,
 }
 /// Who asked for an execution's end, and why.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -154,10 +161,10 @@ pub struct CancelIntent {
     #[prost(message, optional, tag = "4")]
     pub request_time: ::core::option::Option<::prost_types::Timestamp>,
 }
-/// What to run. Exactly one of the two.
+/// What to run. Exactly one of the three.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Workload {
-    #[prost(oneof = "workload::Workload", tags = "1, 2")]
+    #[prost(oneof = "workload::Workload", tags = "1, 2, 3")]
     pub workload: ::core::option::Option<workload::Workload>,
 }
 /// Nested message and enum types in `Workload`.
@@ -171,6 +178,10 @@ pub mod workload {
         /// `batch`.
         #[prost(message, tag = "2")]
         Batch(super::BatchWorkload),
+        /// A Kubernetes Job. Refused with UNIMPLEMENTED (UNSUPPORTED_FEATURE) by a broker that does not list the feature `job`, and
+        /// with INVALID_REQUEST at a target that does not run Jobs.
+        #[prost(message, tag = "3")]
+        Job(super::JobWorkload),
     }
 }
 /// A Kubernetes Pod manifest, handed to the API server with strict field validation: a field that the cluster does not
@@ -187,6 +198,39 @@ pub struct PodWorkload {
 }
 /// Nested message and enum types in `PodWorkload`.
 pub mod pod_workload {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Manifest {
+        /// The manifest as JSON text (UTF-8). Keeps every number exact. At most 256 KiB.
+        #[prost(bytes, tag = "1")]
+        Json(::prost::alloc::vec::Vec<u8>),
+        /// The manifest as a Struct; natural JSON for grpcurl. Numbers are doubles; whole ones are sent as integers.
+        #[prost(message, tag = "2")]
+        Struct(::prost_types::Struct),
+    }
+}
+/// A Kubernetes Job (`batch/v1`), handed to the API server with strict field validation like a pod. One execution is one Job, with
+/// all its pods: `spec.backoffLimit` and its relatives make further pods of the same attempt. The Job's own word, Complete or
+/// Failed, is the end of the execution.
+///
+/// The containers of all pods are told apart by the pod: `main` of the pod that ends with `x7k2p` is called `x7k2p/main` in lines
+/// and outcomes, and with `completionMode: Indexed` that of index 7 is called `7-x7k2p/main`, since an index may have several pods.
+/// Options and policies that name containers may say `main` for all of them.
+///
+/// What the broker sets, and therefore refuses or replaces: `metadata.name` and `generateName` as for a pod; `metadata.namespace`
+/// must be empty or the target's; labels and annotations under `podbroker.io/`, of the Job or of its pods, `metadata.
+/// ownerReferences`, `status` and server-set metadata are refused, and so are `spec.selector`, `spec.manualSelector` and any
+/// `spec.managedBy` other than the cluster's own controller; `spec.parallelism` must not be 0, since such a Job never ends;
+/// `spec.ttlSecondsAfterFinished` must not be shorter than `policies.finish.ttl`; the pods' `restartPolicy` becomes Never when
+/// absent; `policies.deadlines.run` is `spec.activeDeadlineSeconds` of the Job. `spec.suspend` may be true: the execution is
+/// QUEUED until somebody, such as Kueue, resumes the Job. Refused too: the result source SIDECAR, and `policies.infra_retry` unless
+/// `spec.backoffLimit` is 0.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobWorkload {
+    #[prost(oneof = "job_workload::Manifest", tags = "1, 2")]
+    pub manifest: ::core::option::Option<job_workload::Manifest>,
+}
+/// Nested message and enum types in `JobWorkload`.
+pub mod job_workload {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Manifest {
         /// The manifest as JSON text (UTF-8). Keeps every number exact. At most 256 KiB.
@@ -357,7 +401,8 @@ pub struct Group {
 pub enum ExecutionState {
     /// Never sent by a broker.
     Unspecified = 0,
-    /// Accepted, but the cluster does not try to place it yet: a Batch queue, or a scheduling gate such as Kueue's.
+    /// Accepted, but the cluster does not try to place it yet: a Batch queue, a scheduling gate such as Kueue's, or a Job that is
+    /// suspended, by Kueue or by whoever made it.
     Queued = 1,
     /// The object exists; no deciding container has started.
     Pending = 2,
@@ -979,7 +1024,8 @@ pub struct Target {
 pub struct Check {
     /// Stable and kebab-case: `caller`, `target`, then on EKS `workload-identity`, `role`, `cluster`, then `connect`, `identity`
     /// (on EKS `token`), `permission`, `create`; with AWS Batch `batch-identity`, `batch-queue`, `batch-compute-environment`,
-    /// `batch-definition`, `batch-jobs`; last `archive`, where there is one, without which pods run all the same.
+    /// `batch-service-role`, `batch-definition`, `batch-jobs`, `batch-submit`, `batch-events`; where Jobs run, `job`; last `archive`.
+    /// Of these, `batch-events` and `archive` are there where they are configured, and pods run all the same without them.
     #[prost(string, tag = "1")]
     pub link: ::prost::alloc::string::String,
     /// For a permission, `verb resource`, such as `create pods`; for what AWS Batch has by name, the name; empty for the other

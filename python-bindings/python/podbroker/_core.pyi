@@ -48,6 +48,7 @@ class Client:
         execution_id: str,
         pod: bytes | None,
         batch: BatchWorkload | None,
+        job: bytes | None,
         submit_before: datetime | None,
         labels: dict[str, str],
         policies: Policies | None,

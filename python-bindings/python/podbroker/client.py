@@ -123,6 +123,7 @@ class Client:
         execution_id: str,
         pod: Mapping[str, Any] | str | bytes | None = None,
         batch: BatchWorkload | None = None,
+        job: Mapping[str, Any] | str | bytes | None = None,
         submit_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         policies: Policies | None = None,
@@ -139,6 +140,8 @@ class Client:
                 the same execution, however often it is sent.
             pod: A Kubernetes Pod manifest, as a mapping or as JSON text, at most 256 KiB.
             batch: An AWS Batch job, in the place of ``pod``; for brokers with the feature ``batch``.
+            job: A Kubernetes Job manifest (``batch/v1``), in the place of ``pod``; for targets that run Jobs, of
+                brokers with the feature ``job``.
             submit_before: Nothing is created after this moment; with a time zone, at most 24 h ahead. Fix it once if
                 the request may be repeated by another process. None: 10 minutes from now.
             labels: The caller's own labels, for ``list``; at most 16.
@@ -150,7 +153,7 @@ class Client:
             must_exist: Create nothing: answer with the execution if it exists.
 
         Raises:
-            ValueError: Neither ``pod`` nor ``batch`` is given, or both are.
+            ValueError: None of ``pod``, ``batch`` and ``job`` is given, or several are.
 
         """
         return self._submit(
@@ -158,6 +161,7 @@ class Client:
             execution_id=execution_id,
             pod=pod,
             batch=batch,
+            job=job,
             submit_before=submit_before,
             labels=labels,
             policies=policies,
@@ -174,6 +178,7 @@ class Client:
         execution_id: str,
         pod: Mapping[str, Any] | str | bytes | None = None,
         batch: BatchWorkload | None = None,
+        job: Mapping[str, Any] | str | bytes | None = None,
         submit_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         policies: Policies | None = None,
@@ -188,6 +193,7 @@ class Client:
             execution_id=execution_id,
             pod=pod,
             batch=batch,
+            job=job,
             submit_before=submit_before,
             labels=labels,
             policies=policies,
@@ -204,6 +210,7 @@ class Client:
         execution_id: str,
         pod: Mapping[str, Any] | str | bytes | None,
         batch: BatchWorkload | None,
+        job: Mapping[str, Any] | str | bytes | None,
         submit_before: datetime | None,
         labels: Mapping[str, str] | None,
         policies: Policies | None,
@@ -217,6 +224,7 @@ class Client:
             execution_id=execution_id,
             pod=None if pod is None else _manifest(pod),
             batch=batch,
+            job=None if job is None else _manifest(job),
             submit_before=submit_before,
             labels=dict(labels or {}),
             policies=policies,

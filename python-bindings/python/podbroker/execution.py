@@ -159,19 +159,21 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One pod or one Batch job made for an execution."""
+    """One pod, one Batch job or one Kubernetes Job made for an execution."""
 
     number: int
     """1 for the first."""
     state: ExecutionState
     pod_name: str
-    """On Batch empty until the pod is made, and always of an array, which has many."""
+    """Of a job empty until the pod is made, and when there are several."""
     pod_namespace: str
     pod_uid: str
     node_name: str
     """Empty while the pod is not placed."""
     batch_job_id: str
-    """Empty on pod targets."""
+    """Empty on targets without AWS Batch."""
+    job_name: str = ""
+    """The Kubernetes Job, in ``pod_namespace``; empty on targets that run none, and until it is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +220,8 @@ class Execution:
     """When its holder released it."""
     pod_json: bytes | None
     """The Kubernetes Pod of the latest attempt as JSON; only where a full view was asked for."""
+    job_json: bytes | None = None
+    """The Kubernetes Job of the latest attempt as JSON, likewise; None when it is gone, and where none is run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

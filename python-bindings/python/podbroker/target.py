@@ -35,7 +35,7 @@ class CheckStatus(_Word):
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
     WARNING = "WARNING"
-    """It does not hold, and pods run all the same: the archive, and the verbs on events and leases."""
+    """It does not hold, and pods run all the same: the archive, the verbs on events and leases, AWS Batch's events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,9 @@ class Check:
     link: str
     """Stable: ``caller``, ``target``, on EKS ``workload-identity``, ``role`` and ``cluster``, then ``connect``,
     ``identity`` (on EKS ``token``), ``permission``, ``create``; with AWS Batch ``batch-identity``, ``batch-queue``,
-    ``batch-compute-environment``, ``batch-definition``, ``batch-jobs``; last ``archive``, where there is one, without
-    which pods run all the same."""
+    ``batch-compute-environment``, ``batch-service-role``, ``batch-definition``, ``batch-jobs``, ``batch-submit``,
+    ``batch-events``; where Jobs run, ``job``; last ``archive``. Of these, ``batch-events`` and ``archive`` are there
+    where they are configured, and pods run all the same without them."""
     subject: str
     """Of a permission verb and resource, such as ``create pods``; in AWS Batch, what has a name there; else empty."""
     status: CheckStatus

@@ -31,6 +31,7 @@ pub(crate) fn page(py: Python<'_>, answer: proto::ListExecutionsResponse) -> PyR
 pub(crate) fn execution(py: Python<'_>, execution: proto::Execution) -> PyResult<Bound<'_, PyAny>> {
     static CLASS: Class = Class::new(MODULE, "Execution");
     let pod_json = (!execution.pod_json.is_empty()).then(|| PyBytes::new(py, &execution.pod_json));
+    let job_json = (!execution.job_json.is_empty()).then(|| PyBytes::new(py, &execution.job_json));
     CLASS.make(&fields!(py,
         name: execution.name,
         execution_id: execution.execution_id,
@@ -48,6 +49,7 @@ pub(crate) fn execution(py: Python<'_>, execution: proto::Execution) -> PyResult
         cancel: execution.cancel.map(|intent| cancel_intent(py, intent)).transpose()?,
         release_time: time(py, execution.release_time)?,
         pod_json: pod_json,
+        job_json: job_json,
     ))
 }
 
@@ -75,6 +77,7 @@ pub(super) fn attempt(py: Python<'_>, attempt: proto::Attempt) -> PyResult<Bound
         pod_uid: attempt.pod_uid,
         node_name: attempt.node_name,
         batch_job_id: attempt.batch_job_id,
+        job_name: attempt.job_name,
     ))
 }
 

@@ -10,8 +10,10 @@ from versions import DagBag, on_airflow_3
 
 from podbroker.airflow import EksPodOperator, RemotePodOperator
 from podbroker.airflow._compat import KubernetesPodOperator
+from podbroker.airflow._compat_jobs import KubernetesJobOperator
 from podbroker.airflow.batch_parameters import BATCH_REFUSED as refused_by_batch  # noqa: N811
 from podbroker.airflow.get_provider_info import get_provider_info
+from podbroker.airflow.kube_job import RemoteJobOperator
 from podbroker.airflow.parameters import PARAMETERS, Verdict
 from podbroker.migrate.analysis import analyse
 from podbroker.migrate.names import (
@@ -46,7 +48,19 @@ with DAG("migrated", schedule=None):
     command()
 """
 
-VALUES = {"poll_interval": 3.0, "logging_interval": 3, "startup_check_interval_seconds": 3, "trigger_kwargs": {"a": 1}}
+VALUES = {
+    "poll_interval": 3.0,
+    "logging_interval": 3,
+    "startup_check_interval_seconds": 3,
+    "trigger_kwargs": {"a": 1},
+    "job_poll_interval": 3.0,
+    "discover_pods_retry_number": 3,
+}
+
+
+def arguments_of(operator: type) -> set[str]:
+    """Those of a class alone, without its parents'."""
+    return set(inspect.signature(operator.__init__).parameters)
 
 
 @on_airflow_3
@@ -77,9 +91,13 @@ def test_the_newest_old_names_are_those_of_the_installed_provider():
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
 def test_an_argument_without_effect_is_taken(name):
-    if name not in inspect.signature(KubernetesPodOperator.__init__).parameters:
+    if name in arguments_of(KubernetesPodOperator):
+        operator = RemotePodOperator
+    elif name in arguments_of(KubernetesJobOperator):
+        operator = RemoteJobOperator
+    else:
         pytest.skip(f"the installed provider of Kubernetes has no {name}")
-    assert RemotePodOperator(task_id="t", image="i", **{name: VALUES.get(name, "x")}).task_id == "t"
+    assert operator(task_id="t", image="i", **{name: VALUES.get(name, "x")}).task_id == "t"
 
 
 def test_what_the_operator_says_has_no_effect_is_in_the_list():
@@ -88,8 +106,9 @@ def test_what_the_operator_says_has_no_effect_is_in_the_list():
 
 
 def test_what_has_no_effect_is_an_argument_of_upstreams():
-    missing = set(WITHOUT_EFFECT) - set(inspect.signature(KubernetesPodOperator.__init__).parameters)
-    assert missing <= {"trigger_kwargs", "xcom_sidecar_container_security_context"}  # older providers have neither
+    missing = WITHOUT_EFFECT.keys() - arguments_of(KubernetesPodOperator) - arguments_of(KubernetesJobOperator)
+    newer = {"trigger_kwargs", "xcom_sidecar_container_security_context", "discover_pods_retry_number"}
+    assert missing <= newer  # older providers have none of them
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in REFUSED.items() for name in names], ids=str)

@@ -9,7 +9,7 @@ import scripted as s
 import yaml
 from batches import JOB, job_attempt, job_end, job_target
 from repository import page, place
-from versions import DagBag, OutletEventAccessors, on_airflow_3
+from versions import DagBag, OutletEventAccessors, TaskDeferred, on_airflow_3
 
 from podbroker import ResultSource
 from podbroker.airflow import BatchOperator, RemotePodOperator
@@ -28,6 +28,7 @@ def examples(pages):
 
 EXAMPLES = examples(PAGES)
 JOBS = examples([place("docs", "operators", "batch.md"), place("docs", "batch.md")])
+KUBERNETES_JOBS = examples([place("docs", "operators", "remote-job.md")])
 
 
 def read_dag(text, folder):
@@ -37,6 +38,27 @@ def read_dag(text, folder):
     assert bag.import_errors == {}
     (dag,) = bag.dags.values()
     return dag
+
+
+@on_airflow_3
+@pytest.mark.parametrize("text", KUBERNETES_JOBS)
+def test_the_kubernetes_jobs_of_an_example_are_submitted(text, tmp_path, client, context, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_PODBROKER_DEFAULT", '{"conn_type": "podbroker", "host": "h"}')
+    made = s.attempt(pod_name="", job_name="made-by-the-broker")
+    client.made = {"attempts": (made,), "job_json": b'{"metadata": {"name": "made-by-the-broker"}}'}
+    dag = read_dag(text, tmp_path)
+    for task in dag.tasks:
+        if task.deferrable:
+            with pytest.raises(TaskDeferred):
+                task.execute(context)
+        else:
+            client.script = [s.end(attempts=(made,))]
+            task.execute(context)
+        client.known.clear()
+    parts, queued = (submit["job"] for submit in client.submits)
+    assert parts["spec"]["completionMode"] == "Indexed"
+    assert queued["spec"]["suspend"] is True
+    assert queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
 
 
 def written_by(operator):
@@ -104,10 +126,11 @@ def test_there_are_examples_on_every_page():
     assert len(JOBS) > 3
 
 
-@pytest.mark.parametrize("folder", ["remote", "batch"])
+@pytest.mark.parametrize("folder", ["remote", "batch", "jobs"])
 def test_the_page_of_permissions_has_every_verb_of_the_role_and_no_other(folder):
-    of_pods, _, of_jobs = page("rbac.md").partition("\nAt [a Batch target]")
-    table = of_pods if folder == "remote" else of_jobs
+    of_pods, _, others = page("rbac.md").partition("\nAt [a Batch target]")
+    of_batch, _, of_jobs = others.partition("\nAt [a target that runs Jobs]")
+    table = {"remote": of_pods, "batch": of_batch, "jobs": of_jobs}[folder]
     said = set(re.findall(r"^\| `([a-z/]+)` \| `([a-z]+)` \|", table, re.MULTILINE))
     role = yaml.safe_load(place("k8s", folder, "role.yaml").read_text())
     given = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}

@@ -93,9 +93,9 @@ def test_a_number_that_would_not_be_sent_is_refused(name: str) -> None:
 
 
 def test_exactly_one_thing_is_run(client: Client) -> None:
-    with pytest.raises(ValueError, match="exactly one of pod and batch"):
+    with pytest.raises(ValueError, match="exactly one of pod, batch and job"):
         client.submit(target="t", execution_id="e")
-    with pytest.raises(ValueError, match="exactly one of pod and batch"):
+    with pytest.raises(ValueError, match="exactly one of pod, batch and job"):
         client.submit(target="t", execution_id="e", pod={}, batch=BatchWorkload(job_definition="reports"))
 
 

@@ -127,7 +127,7 @@ NOTES = {
     "what becomes of the pod": (IMPORT + "K(on_finish_action='delete_active_pod')\n", "2:3 finish-action"),
     "the target of a cluster": (EKS + "E(cluster_name='c')\n", "2:1 eks-target"),
     "an operator that stays": (
-        "from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator\n",
+        "from airflow.providers.cncf.kubernetes.operators.job import KubernetesPatchJobOperator\n",
         "1:61 not-migrated",
     ),
     "an operator of one's own module": ("from ours import KubernetesPodOperator\n", "1:18 imported-from-elsewhere"),

@@ -149,6 +149,14 @@ CASES = {
         "from airflow.sdk import task\ng = task.kubernetes(image='i')(f).override(task_id='g')\n",
         "from airflow.sdk import task\ng = task.remote_pod(image='i')(f).override(task_id='g')\n",
     ),
+    "an operator for Jobs": (
+        "from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator\nKubernetesJobOperator()\n",
+        "from podbroker.airflow import RemoteJobOperator as KubernetesJobOperator\nKubernetesJobOperator()\n",
+    ),
+    "an operator for Jobs of Kueue": (
+        "from airflow.providers.cncf.kubernetes.operators.kueue import KubernetesStartKueueJobOperator as K\nK()\n",
+        "from podbroker.airflow import RemoteStartKueueJobOperator as K\nK()\n",
+    ),
     "the function behind a task decorator": (
         "from airflow.providers.cncf.kubernetes.decorators.kubernetes import kubernetes_task\n",
         "from podbroker.airflow.decorators import remote_pod_task as kubernetes_task\n",
@@ -156,7 +164,7 @@ CASES = {
 }
 SAME = {
     "another task": "task = celery()\n@task.kubernetes\ndef f(): ...\n",
-    "another operator": "from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator\n",
+    "another operator": "from airflow.providers.cncf.kubernetes.operators.job import KubernetesDeleteJobOperator\n",
     "another operator of Amazon's": f"from {EKS} import EksCreateClusterOperator\n",
     "the operator of somebody else": "from ours.pods import KubernetesPodOperator\n",
     "a relative import": "from .operators.pod import KubernetesPodOperator\n",

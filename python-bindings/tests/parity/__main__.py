@@ -13,6 +13,8 @@ from parity.sources import PROVIDER, SOURCE, SourceError, cache_folder, fetch, i
 
 FILES = (
     "operators/test_pod.py",
+    "operators/test_job.py::TestKubernetesJobOperator",
+    "operators/test_kueue.py::TestKubernetesStartKueueJobOperator",
     "utils/test_pod_manager.py",
     "triggers/test_pod.py",
     "decorators",

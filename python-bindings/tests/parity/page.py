@@ -47,6 +47,13 @@ read back from its JSON.
 """
 
 IN_PLACE = {
+    "operators/test_job.py": (
+        "`RemoteJobOperator` for `KubernetesJobOperator`, whose tests alone are run; 17 are of steps that ours inherits"
+        " and never takes"
+    ),
+    "operators/test_kueue.py": (
+        "`RemoteStartKueueJobOperator` for `KubernetesStartKueueJobOperator`, whose tests alone are run"
+    ),
     "operators/test_pod.py": "`RemotePodOperator` for `KubernetesPodOperator`",
     "utils/test_pod_manager.py": "the printer of `RemotePodOperator` for `PodManager`",
     "triggers/test_pod.py": "the trigger of `RemotePodOperator`",

@@ -52,6 +52,20 @@ PLACES = (
 )
 """Put in place as far as ours exists."""
 
+JOBS = (
+    Place(
+        module=f"{_PROVIDER}.operators.job",
+        name="KubernetesJobOperator",
+        ours="podbroker.airflow.kube_job.RemoteJobOperator",
+    ),
+    Place(
+        module=f"{_PROVIDER}.operators.kueue",
+        name="KubernetesStartKueueJobOperator",
+        ours="podbroker.airflow.kube_job.RemoteStartKueueJobOperator",
+    ),
+)
+"""Ours derive from the provider's own, which derives from its own operator for pods."""
+
 _LOGS = "unit.cncf.kubernetes.utils.test_pod_manager"
 
 IN_TESTS = {
@@ -67,6 +81,8 @@ IN_TESTS = {
 
 def put_in_place() -> None:
     """Put our classes in place, and the broker that plays what tests prepare."""
+    for place in JOBS:
+        _put(place)
     _put(OPERATOR)
     for place in PLACES:
         _put(place)

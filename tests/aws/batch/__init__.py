@@ -11,9 +11,9 @@ The configuration (`PUT /config`) has a section `batch`:
 - `queues`: `{"REGION/NAME": {"compute_environments": [NAMES], "account", "state", "status", "statusReason",
   "priority", "scheduling_policy"}}`.
 - `compute_environments`: `{"REGION/NAME": {"cluster": NAME, "namespace": NAME, "kubeconfig": PATH or what stands in
-  one, "account", "state", "status", "statusReason", "service_role", "max_vcpus", "nodes", "max_pods"}}`. `nodes` names
-  nodes that pods are bound to in turn, such as those that kwok plays; without, the cluster's scheduler places them.
-  `max_pods` is how many there may be at once: further jobs wait in RUNNABLE.
+  one, "account", "state", "status", "statusReason", "service_role", "access_entry", "max_vcpus", "nodes",
+  "max_pods"}}`. `nodes` names nodes that pods are bound to in turn, such as those that kwok plays; without, the
+  cluster's scheduler places them. `max_pods` is how many there may be at once: further jobs wait in RUNNABLE.
 
 What has no `account` is everybody's; of a queue's environments the first that exists is used.
 

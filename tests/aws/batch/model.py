@@ -93,6 +93,11 @@ def request_violations(name: str, value: Mapping[str, Any]) -> list[str]:
     return list(_violations(value, shape, shape.name))
 
 
+def shape_violations(value: Any, shape: Any) -> list[str]:  # noqa: ANN401  JSON, botocore's
+    """Where a value is not what a shape of any service says."""
+    return list(_violations(value, shape, shape.name))
+
+
 def answer_violations(name: str, value: Mapping[str, Any], answer: Answer) -> list[str]:
     """Where a good answer is not what the model says."""
     shape = service().operation_model(name).output_shape

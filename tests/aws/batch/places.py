@@ -103,7 +103,7 @@ class Environment(Place):
         configuration = {
             "eksClusterArn": self.cluster_arn,
             "kubernetesNamespace": self.namespace,
-            "accessEntry": {"desiredState": "DISABLED", "status": "INACTIVE"},
+            "accessEntry": self.facts.get("access_entry", {"desiredState": "DISABLED", "status": "INACTIVE"}),
         }
         return {
             "computeEnvironmentName": self.name,

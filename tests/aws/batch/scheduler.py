@@ -13,6 +13,7 @@ from .timers import Timers
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from .behaviour import Behaviour
     from .jobs import Jobs
@@ -24,8 +25,8 @@ _CHILD_FAILED: Final = "Array Child Job failed"
 class Scheduler:
     """Everything here is done under the lock, which is the whole double's."""
 
-    def __init__(self, lock: threading.RLock, jobs: Jobs, behaviour: Behaviour) -> None:
-        self._lock, self._jobs, self._behaviour = lock, jobs, behaviour
+    def __init__(self, lock: threading.RLock, jobs: Jobs, behaviour: Behaviour, tell: Callable[[Job], None]) -> None:
+        self._lock, self._jobs, self._behaviour, self._told = lock, jobs, behaviour, tell
         self._timers = Timers()
         self.attempts = Attempts(lock, behaviour, self._timers, self)
         #: Jobs that wait for the end of another, by its id.
@@ -94,6 +95,7 @@ class Scheduler:
         job.change(now, **{"reason": "", **changes, "status": status})
         self._jobs.moved(job, before)
         self._held.pop(job.id, None)
+        self._told(job)
         if job.parent is not None:
             self._count(job.parent, before, status, now)
         if status in ENDED:

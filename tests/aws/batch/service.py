@@ -12,21 +12,25 @@ from .jobs import Jobs
 from .scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from .job import Job
 
 
 class Batch:
     """Nothing of it outlives the process: jobs end with it, as do their pods when it is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Job], None]) -> None:
+        """`tell` is called with every job that has come into another status, under the lock."""
         self.lock = threading.RLock()
+        self._tell = tell
         self.counts = Counts()
         self._violations: list[str] = []
         self._begin()
 
     def _begin(self) -> None:
         self.definitions, self.jobs, self.behaviour = Definitions(), Jobs(), Behaviour()
-        self.scheduler = Scheduler(self.lock, self.jobs, self.behaviour)
+        self.scheduler = Scheduler(self.lock, self.jobs, self.behaviour, self._tell)
         #: Of what is not a job or a definition, by ARN.
         self.tags: dict[str, dict[str, str]] = {}
 

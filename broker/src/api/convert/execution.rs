@@ -29,6 +29,7 @@ pub(in crate::api) fn execution(execution: Execution) -> wire::Execution {
         cancel: execution.cancel.map(cancel_intent),
         release_time: execution.released.map(wire_timestamp),
         pod_json: execution.pod_json.unwrap_or_default(),
+        job_json: execution.job_json.unwrap_or_default(),
     }
 }
 
@@ -70,6 +71,7 @@ pub(super) fn attempt(attempt: Attempt) -> wire::Attempt {
         pod_uid: attempt.pod_uid,
         node_name: attempt.node_name,
         batch_job_id: attempt.job_id,
+        job_name: attempt.job_name,
     }
 }
 

@@ -3,7 +3,7 @@
 use prost_types::value::Kind;
 use serde_json::{Map, Number, Value};
 
-use podbroker_proto::v1::pod_workload::Manifest;
+use podbroker_proto::v1::{job_workload, pod_workload::Manifest};
 
 use crate::error::Error;
 
@@ -23,6 +23,17 @@ pub(super) fn manifest(manifest: Manifest, max_bytes: usize) -> Result<Map<Strin
             Ok(object)
         }
     }
+}
+
+/// The same of a Job.
+pub(super) fn of_job(manifest: job_workload::Manifest, max_bytes: usize) -> Result<Map<String, Value>, Error> {
+    self::manifest(
+        match manifest {
+            job_workload::Manifest::Json(json) => Manifest::Json(json),
+            job_workload::Manifest::Struct(fields) => Manifest::Struct(fields),
+        },
+        max_bytes,
+    )
 }
 
 fn within(size: usize, max_bytes: usize) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use super::RequestLimits;
 use super::batch::batch;
 use super::enums::{class, finish, group_action, known, result_source, state};
 use super::label::{is_dns_label, labels};
-use super::manifest::manifest;
+use super::manifest::{manifest, of_job};
 use super::time::{duration, optional_duration, timestamp};
 use crate::auth::Caller;
 use crate::backend::{Cancel, Filter, View};
@@ -34,6 +34,8 @@ const DEFAULT_PAGE: i32 = 100;
 const MAX_PAGE: i32 = 1000;
 /// The feature without which no target runs jobs of AWS Batch.
 const BATCH: &str = "batch";
+/// The feature without which no target runs Jobs of its cluster.
+const JOB: &str = "job";
 /// More than any pod has.
 const MAX_CONTAINERS: usize = 256;
 
@@ -75,7 +77,13 @@ pub(in crate::api) fn submit(
             execution::Workload::Pod(manifest(pod, limits.max_manifest_bytes)?)
         }
         Some(Workload::Batch(work)) => execution::Workload::Batch(Box::new(batch(work, limits.max_manifest_bytes)?)),
-        Some(Workload::Pod(wire::PodWorkload { manifest: None })) | None => {
+        Some(Workload::Job(wire::JobWorkload { manifest: Some(job) })) => {
+            execution::Workload::Job(of_job(job, limits.max_manifest_bytes)?)
+        }
+        Some(
+            Workload::Pod(wire::PodWorkload { manifest: None }) | Workload::Job(wire::JobWorkload { manifest: None }),
+        )
+        | None => {
             return Err(Error::invalid_request("workload", "a pod's manifest or a job is needed"));
         }
     };
@@ -97,8 +105,12 @@ fn supported(request: &wire::SubmitExecutionRequest, features: &[&str]) -> Resul
     if let Some(feature) = request.required_features.iter().find(|feature| !has(feature)) {
         return Err(unsupported(&feature.chars().take(64).collect::<String>()));
     }
-    let is_batch = matches!(&request.workload, Some(wire::Workload { workload: Some(Workload::Batch(_)) }));
-    if is_batch && !has(BATCH) { Err(unsupported(BATCH)) } else { Ok(()) }
+    let needed = match request.workload.as_ref().and_then(|workload| workload.workload.as_ref()) {
+        Some(Workload::Batch(_)) => Some(BATCH),
+        Some(Workload::Job(_)) => Some(JOB),
+        Some(Workload::Pod(_)) | None => None,
+    };
+    needed.filter(|feature| !has(feature)).map_or(Ok(()), |feature| Err(unsupported(feature)))
 }
 
 fn unsupported(feature: &str) -> Error {

@@ -55,6 +55,7 @@ pub(super) fn execution(state: State) -> Execution {
         cancel: None,
         released: None,
         pod_json: None,
+        job_json: None,
     }
 }
 
@@ -67,6 +68,7 @@ pub(super) fn attempt(state: State) -> Attempt {
         pod_uid: "uid".to_owned(),
         node_name: "node".to_owned(),
         job_id: String::new(),
+        job_name: String::new(),
     }
 }
 

@@ -63,20 +63,14 @@ pub(super) struct Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let operation = self.operation.name();
-        match &self.failure {
-            BatchFailure::Refused { code, said } => write!(f, "AWS Batch refuses {operation}: {code}: {said}"),
-            BatchFailure::Throttled(why) => write!(f, "AWS Batch has no room for {operation} now: {why}"),
-            BatchFailure::Away(why) => write!(f, "AWS Batch does not answer {operation}: {why}"),
-            BatchFailure::NoSession(error) => write!(f, "{operation}: {error}"),
-        }
+        f.write_str(&self.failure.sentence("AWS Batch", self.operation.name()))
     }
 }
 
 impl Failed {
     /// The policy of the role, of a boundary or of an organization says no.
     pub(super) fn is_denied(&self) -> bool {
-        matches!(&self.failure, BatchFailure::Refused { code, .. } if DENIED.contains(&code.as_str()))
+        matches!(&self.failure, BatchFailure::Refused { code, .. } if is_denied(code))
     }
 
     /// As the error of a call.
@@ -97,6 +91,11 @@ impl Failed {
             },
         }
     }
+}
+
+/// Whether that is AWS's word for what a policy does not allow.
+pub(super) fn is_denied(code: &str) -> bool {
+    DENIED.contains(&code)
 }
 
 const DENIED: [&str; 3] = ["AccessDeniedException", "AccessDenied", "UnauthorizedOperation"];
@@ -141,16 +140,10 @@ impl Calls {
             Err(error) => error,
         };
         let failed = Failed { operation, failure: self.access.failure(&error).await, happened: happened(&error) };
-        let outcome = match &failed.failure {
-            BatchFailure::Refused { .. } => "refused",
-            BatchFailure::Throttled(_) => {
-                self.limiter.throttled();
-                "throttled"
-            }
-            BatchFailure::Away(_) => "away",
-            BatchFailure::NoSession(_) => "no-session",
-        };
-        self.counters.request(operation.name(), outcome);
+        if matches!(failed.failure, BatchFailure::Throttled(_)) {
+            self.limiter.throttled();
+        }
+        self.counters.request(operation.name(), failed.failure.outcome());
         Err(failed)
     }
 

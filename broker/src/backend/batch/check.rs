@@ -1,55 +1,130 @@
-//! Walks the part of the chain that goes through AWS Batch: who we are there, the queues, their compute environments, the job
-//! definition, and whether we may look at jobs. Nothing is made.
+//! Walks the part of the chain that goes through AWS Batch: who we are there, the queues, their compute environments and who makes
+//! pods for them, the job definition, and whether we may look at jobs and submit them. Nothing is made.
 
 use std::sync::Arc;
 
+use aws_sdk_batch::types::{ComputeEnvironmentDetail, JobQueueDetail};
 use futures::Stream;
 
-use super::calls::{Calls, Failed, Operation};
+use super::calls::{Calls, Failed, Operation, is_denied};
 use super::describe::Describe as _;
 use super::inspect::{self, Problem};
-use super::{Settings, definition, find};
+use super::receive::{self, Receiver, Standing};
+use super::{Settings, definition, find, probe};
 use crate::backend::{Check, Verdict};
 use crate::identity::eks::{BatchFailure, Definitions};
 
 const QUEUE: &str = "batch-queue";
 const ENVIRONMENT: &str = "batch-compute-environment";
+const SERVICE_ROLE: &str = "batch-service-role";
 const DEFINITION: &str = "batch-definition";
 const JOBS: &str = "batch-jobs";
+const SUBMIT: &str = "batch-submit";
+const EVENTS: &str = "batch-events";
 
 /// No job has it.
-const NO_JOB: &str = "00000000-0000-0000-0000-000000000000";
+pub(super) const NO_JOB: &str = "00000000-0000-0000-0000-000000000000";
 
-pub(super) fn check(settings: Arc<Settings>, calls: Arc<Calls>) -> impl Stream<Item = Check> + Send {
+/// After the first broken link those that build on it are skipped.
+pub(super) fn check(
+    settings: Arc<Settings>,
+    calls: Arc<Calls>,
+    receiver: Option<Arc<Receiver>>,
+) -> impl Stream<Item = Check> + Send {
     async_stream::stream! {
         let identity = calls.access.explain().await;
         let is_known = identity.fix.is_none();
         let problem = identity.fix.map(|fix| Problem::new(identity.detail.clone(), fix));
         yield result(identity.name, "", problem.map_or(Ok(identity.detail), Err));
-        // Without an identity nothing else is tried.
-        for link in [QUEUE, ENVIRONMENT, DEFINITION, JOBS].into_iter().filter(|_| !is_known) {
-            yield skipped(link);
+        if !is_known {
+            for link in [QUEUE, ENVIRONMENT, SERVICE_ROLE, DEFINITION, JOBS, SUBMIT] {
+                yield skipped(link, "");
+            }
+            if receiver.is_some() {
+                yield skipped(EVENTS, "");
+            }
+            return;
         }
-        for queue in settings.queues().filter(|_| is_known) {
-            let (checked, environments) = check_queue(&calls, queue).await;
-            yield result(QUEUE, queue, checked);
-            for check in check_environments(&settings, &calls, environments).await {
+        let mut usable = Vec::new();
+        for name in settings.queues() {
+            let found = match queue(&calls, name).await {
+                Ok(found) => found,
+                Err(problem) => {
+                    yield result(QUEUE, name, Err(problem));
+                    for link in [ENVIRONMENT, SERVICE_ROLE] {
+                        yield skipped(link, "");
+                    }
+                    continue;
+                }
+            };
+            let problem = inspect::queue(&found);
+            if problem.is_none() {
+                usable.push((name, probe::Shares::of(&found)));
+            }
+            yield result(QUEUE, name, problem.map_or_else(|| Ok(takes_jobs(&found)), Err));
+            for check in check_environments(&settings, &calls, environments(&found)).await {
                 yield check;
             }
         }
-        if let Some(name) = settings.job_definition.as_ref().filter(|_| is_known) {
-            yield result(DEFINITION, name, check_definition(&calls, name).await);
-        } else if is_known && settings.definitions == Definitions::Registered {
+        let mut is_runnable = false;
+        if let Some(name) = &settings.job_definition {
+            let check = check_definition(&settings, &calls, name).await;
+            is_runnable = !matches!(check.verdict, Verdict::Failed { .. });
+            yield check;
+        } else if settings.definitions == Definitions::Registered {
             let detail = "definitions for pods are registered when they are needed (batch:RegisterJobDefinition)";
             yield result(DEFINITION, "", Ok(detail.to_owned()));
         }
-        if is_known {
-            yield result(JOBS, "", check_jobs(&settings, &calls).await);
+        yield result(JOBS, "", check_jobs(&settings, &calls).await);
+        // Without a definition there is nothing that could be submitted.
+        if let Some(definition) = &settings.job_definition {
+            for queue in settings.queues() {
+                let shares = usable.iter().find(|(name, _)| *name == queue).map(|(_, shares)| *shares);
+                yield match shares.filter(|_| is_runnable) {
+                    Some(shares) => {
+                        result(SUBMIT, queue, probe::submit(&settings, &calls, queue, shares, definition).await)
+                    }
+                    None => skipped(SUBMIT, queue),
+                };
+            }
+        }
+        if let Some(receiver) = receiver {
+            yield events(&receiver);
         }
     }
 }
 
-type Checked = Result<String, Problem>;
+/// What the receiver says: to ask the queue here would take its events away. Jobs run without them.
+fn events(receiver: &Receiver) -> Check {
+    let (verdict, detail) = match receiver.standing() {
+        Standing::Receives => (Verdict::Passed, "events of jobs are received".to_owned()),
+        Standing::Asks => (Verdict::Passed, "the queue is asked for the first time".to_owned()),
+        Standing::Fails { what, fix } => (Verdict::Warned { fix }, what),
+    };
+    Check { link: EVENTS, subject: receiver.name.clone(), verdict, detail }
+}
+
+/// What to do when events cannot be received; jobs are described as without them.
+pub(super) fn events_fix(calls: &Calls, failed: &receive::Failed) -> String {
+    let region = calls.access.region();
+    match &failed.failure {
+        BatchFailure::NoSession(error) => calls.access.fix(error),
+        BatchFailure::Refused { code, .. } if is_denied(code) => {
+            "allow sqs:ReceiveMessage and sqs:DeleteMessage on the queue in the role's permission policy, or leave \
+             batch.events_queue_url out"
+                .to_owned()
+        }
+        BatchFailure::Refused { .. } => {
+            format!("check batch.events_queue_url: the queue must be in {region}; or leave it out")
+        }
+        BatchFailure::Throttled(_) => "wait: the account makes more calls to SQS than it may".to_owned(),
+        BatchFailure::Away(_) => format!(
+            "SQS in {region} cannot be reached: check the way out of the broker's network (NAT, or a VPC endpoint for SQS)"
+        ),
+    }
+}
+
+pub(super) type Checked = Result<String, Problem>;
 
 fn result(link: &'static str, subject: &str, checked: Checked) -> Check {
     let (verdict, detail) = match checked {
@@ -59,12 +134,12 @@ fn result(link: &'static str, subject: &str, checked: Checked) -> Check {
     Check { link, subject: subject.to_owned(), verdict, detail }
 }
 
-fn skipped(link: &'static str) -> Check {
+fn skipped(link: &'static str, subject: &str) -> Check {
     let detail = "not tried, because a link before it is broken".to_owned();
-    Check { link, subject: String::new(), verdict: Verdict::Skipped, detail }
+    Check { link, subject: subject.to_owned(), verdict: Verdict::Skipped, detail }
 }
 
-fn broken(calls: &Calls, failed: &Failed) -> Problem {
+pub(super) fn broken(calls: &Calls, failed: &Failed) -> Problem {
     let operation = failed.operation.name();
     let fix = match &failed.failure {
         BatchFailure::NoSession(error) => calls.access.fix(error),
@@ -84,27 +159,11 @@ fn broken(calls: &Calls, failed: &Failed) -> Problem {
     Problem::new(failed.to_string(), fix)
 }
 
-/// The queue, and the names of its compute environments.
-async fn check_queue(calls: &Calls, queue: &str) -> (Checked, Vec<String>) {
-    let request = calls.client().describe_job_queues().job_queues(queue).send();
-    let queues = match calls.make(Operation::DescribeJobQueues, request).await {
-        Ok(answer) => answer.job_queues.unwrap_or_default(),
-        Err(failed) => return (Err(broken(calls, &failed)), Vec::new()),
-    };
-    let Some(detail) = queues.into_iter().next() else {
-        return (Err(no_queue(calls, queue)), Vec::new());
-    };
-    let environments: Vec<_> = detail
-        .compute_environment_order
-        .iter()
-        .flatten()
-        .filter_map(|order| order.compute_environment.clone())
-        .collect();
-    let checked = match inspect::queue(&detail) {
-        Some(problem) => Err(problem),
-        None => Ok(format!("the queue takes jobs, with {} compute environments", environments.len())),
-    };
-    (checked, environments)
+/// The queue as it is described.
+async fn queue(calls: &Calls, name: &str) -> Result<JobQueueDetail, Problem> {
+    let request = calls.client().describe_job_queues().job_queues(name).send();
+    let answer = calls.make(Operation::DescribeJobQueues, request).await.map_err(|failed| broken(calls, &failed))?;
+    answer.job_queues.into_iter().flatten().next().ok_or_else(|| no_queue(calls, name))
 }
 
 fn no_queue(calls: &Calls, queue: &str) -> Problem {
@@ -112,38 +171,74 @@ fn no_queue(calls: &Calls, queue: &str) -> Problem {
     Problem::new(what, "check batch.queue, the region of the target and the account of the role")
 }
 
-async fn check_environments(settings: &Settings, calls: &Calls, names: Vec<String>) -> Vec<Check> {
-    if names.is_empty() {
-        return vec![skipped(ENVIRONMENT)];
-    }
-    let request = calls.client().describe_compute_environments().set_compute_environments(Some(names)).send();
-    let environments = match calls.make(Operation::DescribeComputeEnvironments, request).await {
-        Ok(answer) => answer.compute_environments.unwrap_or_default(),
-        Err(failed) => return vec![result(ENVIRONMENT, "", Err(broken(calls, &failed)))],
-    };
-    let of_one = |environment: &aws_sdk_batch::types::ComputeEnvironmentDetail| {
-        let name = environment.compute_environment_name.clone().unwrap_or_default();
-        let role = environment.service_role.as_deref().unwrap_or("the service-linked role");
-        let held = format!("it runs jobs in the namespace {}, as {role}", settings.namespace);
-        let problem = inspect::environment(environment, &settings.cluster, &settings.namespace);
-        let checked = problem.map_or(Ok(held), Err);
-        result(ENVIRONMENT, &name, checked)
-    };
-    environments.iter().map(of_one).collect()
+fn environments(queue: &JobQueueDetail) -> Vec<String> {
+    let orders = queue.compute_environment_order.iter().flatten();
+    orders.filter_map(|order| order.compute_environment.clone()).collect()
 }
 
-async fn check_definition(calls: &Calls, name: &str) -> Checked {
-    let found = definition::describe(calls, name).await.map_err(|failed| broken(calls, &failed))?;
-    let Some(definition) = found else {
-        let what = format!("there is no active job definition {name}");
-        return Err(Problem::new(what, "register it, or correct batch.job_definition"));
-    };
-    if let Some(problem) = inspect::definition(&definition) {
-        return Err(problem);
+fn takes_jobs(queue: &JobQueueDetail) -> String {
+    match environments(queue).len() {
+        1 => "the queue takes jobs, with 1 compute environment".to_owned(),
+        count => format!("the queue takes jobs, with {count} compute environments"),
     }
-    let [main, init] = inspect::containers(&definition).unwrap_or_default();
+}
+
+/// Each compute environment of a queue, and who makes pods for it.
+async fn check_environments(settings: &Settings, calls: &Calls, names: Vec<String>) -> Vec<Check> {
+    if names.is_empty() {
+        let problem =
+            Problem::new("the queue has no compute environment", "give the queue one on the target's cluster");
+        return vec![result(ENVIRONMENT, "", Err(problem)), skipped(SERVICE_ROLE, "")];
+    }
+    let request = calls.client().describe_compute_environments().set_compute_environments(Some(names.clone())).send();
+    let found = match calls.make(Operation::DescribeComputeEnvironments, request).await {
+        Ok(answer) => answer.compute_environments.unwrap_or_default(),
+        Err(failed) => {
+            return vec![result(ENVIRONMENT, "", Err(broken(calls, &failed))), skipped(SERVICE_ROLE, "")];
+        }
+    };
+    names.iter().flat_map(|name| check_environment(settings, name, &found)).collect()
+}
+
+/// The name is that of the queue's order, which is an ARN.
+fn check_environment(settings: &Settings, name: &str, found: &[ComputeEnvironmentDetail]) -> [Check; 2] {
+    let is_it = |one: &&ComputeEnvironmentDetail| {
+        [&one.compute_environment_arn, &one.compute_environment_name].iter().any(|own| own.as_deref() == Some(name))
+    };
+    let Some(environment) = found.iter().find(is_it) else {
+        let problem =
+            Problem::new(format!("there is no compute environment {name}"), "take it out of the queue's order");
+        return [result(ENVIRONMENT, name, Err(problem)), skipped(SERVICE_ROLE, name)];
+    };
+    let name = environment.compute_environment_name.as_deref().unwrap_or(name);
+    let checked = match inspect::environment(environment, &settings.cluster, &settings.namespace) {
+        Some(problem) => Err(problem),
+        None => Ok(format!("it runs jobs in the namespace {}", settings.namespace)),
+    };
+    [result(ENVIRONMENT, name, checked), result(SERVICE_ROLE, name, inspect::service_role(environment))]
+}
+
+async fn check_definition(settings: &Settings, calls: &Calls, name: &str) -> Check {
+    let found = match definition::describe(calls, name).await {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            let what = format!("there is no active job definition {name} in {}", calls.access.region());
+            return result(DEFINITION, name, Err(Problem::new(what, "register it, or correct batch.job_definition")));
+        }
+        Err(failed) => return result(DEFINITION, name, Err(broken(calls, &failed))),
+    };
+    let problem = inspect::definition(&found).or_else(|| inspect::definition_namespace(&found, &settings.namespace));
+    if let Some(problem) = problem {
+        return result(DEFINITION, name, Err(problem));
+    }
+    let [main, init] = inspect::containers(&found).unwrap_or_default();
     let init = if init.is_empty() { String::new() } else { format!(", after {}", init.join(", ")) };
-    Ok(format!("{} runs {}{init}", inspect::full_name(&definition), main.join(", ")))
+    let detail = format!("{} runs {}{init}", inspect::full_name(&found), main.join(", "));
+    let mut check = result(DEFINITION, name, Ok(detail));
+    if let Some(Problem { what, fix }) = inspect::host_network(&found) {
+        (check.verdict, check.detail) = (Verdict::Warned { fix }, format!("{}; {what}", check.detail));
+    }
+    check
 }
 
 async fn check_jobs(settings: &Settings, calls: &Calls) -> Checked {
@@ -151,7 +246,7 @@ async fn check_jobs(settings: &Settings, calls: &Calls) -> Checked {
         .await
         .map_err(|failed| broken(calls, &failed))?;
     calls.describe(&[NO_JOB.to_owned()]).await.map_err(|failed| broken(calls, &failed))?;
-    Ok("jobs can be listed and described; whether they may be submitted and ended shows when one is".to_owned())
+    Ok("jobs can be listed and described; whether they may be ended shows when one is".to_owned())
 }
 
 /// What would keep the job of a plan from being accepted: of the queue, and of the definition with its containers.

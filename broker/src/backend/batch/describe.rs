@@ -24,6 +24,10 @@ use crate::backend::job::{Job, JobState};
 pub(super) const PAGE: usize = 100;
 /// What is not urgent is done at multiples of this, so that jobs which were made one after the other are asked about together.
 const GRID: Duration = Duration::from_secs(2);
+/// What somebody only says is looked into at multiples of this: whatever is said, it is at most four calls a second.
+const TOLD_GRID: Duration = Duration::from_millis(250);
+/// And so often at most for one job, which may be an array with thousands of ends.
+const TOLD_AGAIN: Duration = Duration::from_secs(1);
 /// How long a job may be unknown before that is believed. Descriptions lag behind a submit by seconds; this is a hundred times
 /// that, since a job that is given up runs on.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -60,6 +64,17 @@ struct Followed {
     missing: Instant,
     /// In how many.
     absences: u32,
+    /// When it was last due because of what somebody said.
+    told: Option<Instant>,
+}
+
+/// Whether what somebody says of a job is of interest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Somebody wants to know about the job; it is described soon.
+    Followed,
+    /// Nobody does.
+    Unfollowed,
 }
 
 /// Describes jobs.
@@ -87,15 +102,20 @@ impl Describer {
         if pace.is_urgent() {
             return moment;
         }
-        let steps = moment.saturating_duration_since(self.start).as_nanos().div_ceil(GRID.as_nanos());
-        self.start + GRID * u32::try_from(steps).unwrap_or(u32::MAX)
+        self.on_grid(moment, GRID)
+    }
+
+    fn on_grid(&self, moment: Instant, grid: Duration) -> Instant {
+        let steps = moment.saturating_duration_since(self.start).as_nanos().div_ceil(grid.as_nanos());
+        self.start + grid * u32::try_from(steps).unwrap_or(u32::MAX)
     }
 
     pub(super) fn follow(&self, id: &str, to: &Arc<Changes>) {
         let (pace, wait) = Pace::made();
         let due = self.moment(pace, wait);
         let missing = Instant::now();
-        let fresh = || Followed { to: Arc::clone(to), pace, due, known: None, missing, absences: 0 };
+        let to = Arc::clone(to);
+        let fresh = || Followed { to, pace, due, known: None, missing, absences: 0, told: None };
         self.followed().entry(id.to_owned()).or_insert_with(fresh);
         self.sooner.notify_one();
     }
@@ -110,6 +130,23 @@ impl Describer {
             job.due = job.due.min(soon);
             self.sooner.notify_one();
         }
+    }
+
+    /// Somebody says that a job, or a child of one, has ended: whether it has is looked into soon.
+    pub(super) fn heard(&self, id: &str) -> Heard {
+        let id = id.split_once(':').map_or(id, |(parent, _)| parent);
+        let mut followed = self.followed();
+        let Some(job) = followed.get_mut(id) else { return Heard::Unfollowed };
+        let now = Instant::now();
+        let earliest = job.told.map_or(now, |told| now.max(told + TOLD_AGAIN));
+        let soon = self.on_grid(earliest, TOLD_GRID);
+        job.pace = job.pace.told();
+        // One that is due before that answers this one, too, and puts nothing off.
+        if soon < job.due {
+            (job.due, job.told) = (soon, Some(soon));
+            self.sooner.notify_one();
+        }
+        Heard::Followed
     }
 
     pub(super) fn forget(&self, id: &str) {

@@ -250,3 +250,66 @@ async fn a_child_hastens_its_array_and_what_is_forgotten_is_not_asked_about() {
     assert_eq!(world.table.calls().len(), 0);
     world.describer.hasten("never-followed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_somebody_tells_of_is_looked_into_at_once_and_then_less_and_less_until_it_is_forgotten() {
+    let world = World::start();
+    world.table.set("a", JobState::Runnable);
+    world.follow("a");
+    world.next().await;
+    pass(Duration::from_mins(3)).await;
+    world.table.calls();
+    world.table.set("a", JobState::Failed);
+    let before = Instant::now();
+    assert_eq!(world.describer.heard("a"), Heard::Followed);
+    assert_eq!(world.next().await.state, JobState::Failed);
+    assert!(before.elapsed() <= Duration::from_millis(300), "{:?}", before.elapsed());
+    assert_eq!(world.describer.heard("a"), Heard::Unfollowed);
+
+    world.table.set("b", JobState::Runnable);
+    world.follow("b");
+    world.next().await;
+    pass(Duration::from_mins(3)).await;
+    world.table.calls();
+    world.describer.heard("b:7");
+    pass(Duration::from_mins(2)).await;
+    // At once, three times after it, and as it would be without.
+    let calls = world.table.calls().len();
+    assert!((6..=9).contains(&calls), "{calls}");
+    assert!(!world.has_news(), "what was said was not true");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_what_is_said_is_a_few_calls_a_second() {
+    let world = World::start();
+    for number in 0..50 {
+        world.table.set(&format!("j{number}"), JobState::Runnable);
+        world.follow(&format!("j{number}"));
+        world.next().await;
+    }
+    pass(Duration::from_mins(3)).await;
+    world.table.calls();
+    for round in 0..1_000 {
+        world.describer.heard(&format!("j{}", round % 50));
+        pass(Duration::from_millis(10)).await;
+    }
+    let calls = world.table.calls().len();
+    assert!(calls <= 50, "{calls} calls in ten seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_ends_in_one_array_do_not_put_off_what_is_said_of_it_later() {
+    let world = World::start();
+    world.table.set("a", JobState::Runnable);
+    world.follow("a");
+    world.next().await;
+    for child in 0..10_000 {
+        world.describer.heard(&format!("a:{child}"));
+    }
+    pass(Duration::from_mins(3)).await;
+    world.table.set("a", JobState::Failed);
+    let before = Instant::now();
+    world.describer.heard("a");
+    assert_eq!(world.next().await.state, JobState::Failed);
+    assert!(before.elapsed() <= Duration::from_millis(300), "{:?}", before.elapsed());
+}

@@ -1,7 +1,8 @@
 //! What is wrong with a queue, a compute environment or a job definition: pure functions of their descriptions.
 
 use aws_sdk_batch::types::{
-    CeState, CeStatus, ComputeEnvironmentDetail, JobDefinition, JobQueueDetail, JqState, JqStatus,
+    CeState, CeStatus, ComputeEnvironmentDetail, EksAccessEntryDesiredState, EksAccessEntryStatus, JobDefinition,
+    JobQueueDetail, JqState, JqStatus,
 };
 
 use super::definition::is_active;
@@ -72,6 +73,24 @@ pub(super) fn environment(environment: &ComputeEnvironmentDetail, cluster: &str,
     }
 }
 
+/// Whom AWS Batch is to the cluster when it makes pods, as far as AWS tells; or why it is nobody there.
+pub(super) fn service_role(environment: &ComputeEnvironmentDetail) -> Result<String, Problem> {
+    let role = environment.service_role.as_deref().unwrap_or("its service-linked role");
+    let entry = environment.eks_configuration.as_ref().and_then(|eks| eks.access_entry.as_ref());
+    let (wanted, status) = entry.map(|entry| (&entry.desired_state, &entry.status)).unzip();
+    match (wanted.and_then(Option::as_ref), status.and_then(Option::as_ref)) {
+        (_, Some(EksAccessEntryStatus::Active)) => Ok(format!("AWS Batch makes pods as {role}, by its access entry")),
+        (Some(EksAccessEntryDesiredState::Enabled), _) => {
+            let what =
+                format!("{role} has no access entry in the cluster, although the compute environment asks for one");
+            let fix = "AWS Batch makes one when all compute environments of the cluster ask for it: set their \
+                       accessEntry.desiredState to ENABLED, by somebody who may call eks:CreateAccessEntry";
+            Err(Problem::new(what, fix))
+        }
+        _ => Ok(format!("AWS Batch makes pods as {role}, if aws-auth maps it, which cannot be seen from here")),
+    }
+}
+
 pub(super) fn definition(definition: &JobDefinition) -> Option<Problem> {
     let name = full_name(definition);
     if !is_active(definition) {
@@ -82,6 +101,26 @@ pub(super) fn definition(definition: &JobDefinition) -> Option<Problem> {
         return Some(Problem::new(what, "use a definition of a job on EKS"));
     }
     None
+}
+
+/// A definition may send its pods elsewhere than the compute environment.
+pub(super) fn definition_namespace(definition: &JobDefinition, namespace: &str) -> Option<Problem> {
+    let pod = definition.eks_properties.as_ref()?.pod_properties.as_ref()?;
+    let theirs = pod.metadata.as_ref()?.namespace.as_deref().filter(|theirs| *theirs != namespace)?;
+    let name = full_name(definition);
+    let what =
+        format!("the job definition {name} puts its pods into the namespace {theirs}, the target is {namespace}");
+    Some(Problem::new(what, format!("register it without metadata.namespace, or with {namespace}")))
+}
+
+/// Pods have the node's network unless a definition says otherwise, and a submit cannot say it.
+pub(super) fn host_network(definition: &JobDefinition) -> Option<Problem> {
+    let pod = definition.eks_properties.as_ref()?.pod_properties.as_ref()?;
+    if pod.host_network == Some(false) {
+        return None;
+    }
+    let what = "its pods are on the network of their node, which pod security refuses where it is enforced";
+    Some(Problem::new(what, "register it with hostNetwork: false, unless its pods need the node's network"))
 }
 
 pub(super) fn full_name(definition: &JobDefinition) -> String {
@@ -146,6 +185,42 @@ mod tests {
         assert!(problem.unwrap().contains("the namespace x"));
         assert!(of_environment(|detail| detail.state = Some(CeState::Disabled)).unwrap().contains("disabled"));
         assert!(of_environment(|detail| detail.status = Some(CeStatus::Invalid)).unwrap().contains("INVALID"));
+    }
+
+    #[test]
+    fn batch_must_be_somebody_to_the_cluster_if_it_is_to_have_an_access_entry() {
+        use EksAccessEntryDesiredState::{Disabled, Enabled, InheritFromCluster};
+        use EksAccessEntryStatus::{Active, Inactive};
+        let of = |wanted, status| {
+            let entry = aws_sdk_batch::types::EksAccessEntry::builder().desired_state(wanted).status(status).build();
+            let eks = EksConfiguration::builder().eks_cluster_arn("a").kubernetes_namespace("n").access_entry(entry);
+            let detail = ComputeEnvironmentDetail::builder().service_role("the-role").eks_configuration(eks.build());
+            service_role(&detail.build())
+        };
+        for (wanted, status) in [(Enabled, Active), (InheritFromCluster, Active), (Disabled, Inactive)] {
+            assert!(of(wanted, status).unwrap().contains("the-role"));
+        }
+        let problem = of(Enabled, Inactive).unwrap_err();
+        assert!(problem.what.starts_with("the-role has no access entry"), "{problem:?}");
+        assert!(problem.fix.contains("desiredState to ENABLED"), "{problem:?}");
+        let old = ComputeEnvironmentDetail::builder().build();
+        assert!(service_role(&old).unwrap().contains("aws-auth"));
+    }
+
+    #[test]
+    fn a_definition_keeps_to_the_target_s_namespace_and_off_the_node_s_network() {
+        let of = |namespace: Option<&str>, host_network| {
+            let metadata = namespace.map(|name| aws_sdk_batch::types::EksMetadata::builder().namespace(name).build());
+            let pod = EksPodProperties::builder().set_metadata(metadata).set_host_network(host_network).build();
+            let eks = EksProperties::builder().pod_properties(pod).build();
+            JobDefinition::builder().job_definition_name("d").revision(2).eks_properties(eks).build()
+        };
+        assert_eq!(definition_namespace(&of(None, None), "jobs"), None);
+        assert_eq!(definition_namespace(&of(Some("jobs"), None), "jobs"), None);
+        let problem = definition_namespace(&of(Some("other"), None), "jobs").unwrap();
+        assert!(problem.what.contains("the namespace other"), "{problem:?}");
+        assert_eq!(host_network(&of(None, Some(false))), None);
+        assert!(host_network(&of(None, None)).is_some() && host_network(&of(None, Some(true))).is_some());
     }
 
     #[test]

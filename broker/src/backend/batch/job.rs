@@ -54,7 +54,8 @@ pub(super) fn listed(summary: &JobSummary, key: &str) -> Option<Job> {
     })
 }
 
-fn state(status: &JobStatus) -> Option<JobState> {
+/// As lists, descriptions and events say it.
+pub(super) fn state(status: &JobStatus) -> Option<JobState> {
     Some(match status {
         JobStatus::Submitted => JobState::Submitted,
         JobStatus::Pending => JobState::Pending,

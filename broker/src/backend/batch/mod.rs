@@ -5,7 +5,8 @@
 //!   └ submission  one SubmitJob, never repeated; `definition` registers what a pod needs; `wire` is JSON → the SDK's types
 //! find         the jobs of an attempt, however many were made
 //! describe     one task for all jobs of an account, by `pace`, a hundred at a time; `changes` are for the engine
-//! check        the links from the broker to a job; `inspect` reads descriptions, pure
+//! receive      hastens `describe` by what `event` reads out of a queue
+//! check        the links from the broker to a job; `inspect` reads descriptions, pure; `probe` tries a submit that makes nothing
 //! calls        every request: its turn (`limits`), its count, its failure in our words
 //! ```
 //!
@@ -16,6 +17,7 @@ mod changes;
 mod check;
 mod definition;
 mod describe;
+mod event;
 mod fields;
 mod find;
 mod inspect;
@@ -23,7 +25,9 @@ mod job;
 mod limits;
 mod pace;
 mod plan;
+mod probe;
 mod quantity;
+mod receive;
 mod submission;
 #[cfg(test)]
 mod tests;
@@ -47,6 +51,7 @@ use self::definition::Registered;
 use self::describe::Describer;
 use self::limits::Limiter;
 use self::plan::Plan;
+use self::receive::{Receiver, Sqs};
 use super::Check;
 use super::job::{Job, Jobs, Submission, Work};
 use crate::error::{Error, FieldViolation};
@@ -84,14 +89,16 @@ impl Settings {
     }
 }
 
-/// What targets share: the right to call by account and region, and the task that describes jobs by role and region.
+/// What targets share: the right to call by account and region, the task that describes jobs by role and region, and the one that
+/// receives events by queue.
 #[derive(Debug, Default)]
 pub struct Accounts {
     limiters: HashMap<(String, String), Arc<Limiter>>,
     describers: HashMap<(String, String), Arc<Describer>>,
+    receivers: HashMap<String, Arc<Receiver>>,
 }
 
-/// Starts what runs a target's jobs. Its task ends with `stop`.
+/// Starts what runs a target's jobs. Its tasks end with `stop`.
 pub fn start(
     settings: Settings,
     access: BatchAccess,
@@ -114,10 +121,24 @@ pub fn start(
         describer
     });
     let describer = Arc::clone(describer);
+    let receiver = calls.access.events().map(|(queue, client)| {
+        let receiver = accounts.receivers.entry(queue.url.clone()).or_insert_with(|| {
+            let receiver = Arc::new(Receiver::new(&queue, &region, calls.counters.clone()));
+            let (receiving, calls, stop) = (Arc::clone(&receiver), Arc::clone(&calls), stop.clone());
+            let span = info_span!("events", queue = queue.name);
+            let queue = Sqs { access: calls.access.clone(), client, queue };
+            let run = async move { receiving.run(&queue, &|failed| check::events_fix(&calls, failed), &stop).await };
+            tasks.spawn(run.instrument(span));
+            receiver
+        });
+        receiver.join(&describer);
+        Arc::clone(receiver)
+    });
     Arc::new(Batch {
         settings: Arc::new(settings),
         calls,
         describer,
+        receiver,
         changes: Arc::default(),
         registered: Registered::default(),
     })
@@ -128,6 +149,7 @@ struct Batch {
     settings: Arc<Settings>,
     calls: Arc<Calls>,
     describer: Arc<Describer>,
+    receiver: Option<Arc<Receiver>>,
     changes: Arc<Changes>,
     registered: Registered,
 }
@@ -150,7 +172,7 @@ impl Jobs for Batch {
             let field = match work.workload {
                 Workload::Batch(_) => format!("workload.batch.{field}"),
                 // What a pod has no field for is the target's.
-                Workload::Pod(_) => String::new(),
+                Workload::Pod(_) | Workload::Job(_) => String::new(),
             };
             violations.extend(problem.map(|problem| FieldViolation { field, why: problem.what }));
         }
@@ -203,7 +225,7 @@ impl Jobs for Batch {
     }
 
     fn check(&self) -> BoxStream<'static, Check> {
-        check::check(Arc::clone(&self.settings), Arc::clone(&self.calls)).boxed()
+        check::check(Arc::clone(&self.settings), Arc::clone(&self.calls), self.receiver.clone()).boxed()
     }
 }
 
@@ -217,7 +239,7 @@ fn is_gone(failure: &BatchFailure) -> bool {
 /// Containers that the definition does not have: their overrides would change nothing.
 fn unknown_containers(plan: &Plan, workload: &Workload, known: &[Vec<String>; 2]) -> Vec<FieldViolation> {
     let path = match workload {
-        Workload::Pod(_) => "spec",
+        Workload::Pod(_) | Workload::Job(_) => "spec",
         Workload::Batch(_) => "eksPropertiesOverride.podProperties",
     };
     let pod = plan.submit.get("eksPropertiesOverride").and_then(|overrides| overrides.get("podProperties"));

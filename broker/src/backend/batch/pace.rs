@@ -28,6 +28,9 @@ const NEW: [Duration; 4] = milliseconds([2_000, 4_000, 8_000, 16_000]);
 const HASTENED: [Duration; 14] =
     milliseconds([250, 500, 1_000, 2_000, 2_000, 2_000, 2_000, 2_000, 2_000, 2_000, 2_000, 4_000, 8_000, 16_000]);
 
+/// After somebody has said that it has ended: a description may lag behind, and what was said may be untrue.
+const TOLD: [Duration; 3] = milliseconds([1_000, 4_000, 16_000]);
+
 /// Why a job is described when it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pace {
@@ -35,6 +38,8 @@ pub(super) enum Pace {
     New(usize),
     /// Something has happened to it; so many descriptions since.
     Hastened(usize),
+    /// Somebody has said that it has ended; so many descriptions since.
+    Told(usize),
     /// Nothing is expected.
     Resting,
 }
@@ -45,13 +50,22 @@ impl Pace {
         match self {
             Self::New(step) if step < NEW.len() => (Self::New(step + 1), NEW[step]),
             Self::Hastened(step) if step < HASTENED.len() => (Self::Hastened(step + 1), HASTENED[step]),
-            Self::New(_) | Self::Hastened(_) | Self::Resting => (Self::Resting, rest(job)),
+            Self::Told(step) if step < TOLD.len() => (Self::Told(step + 1), TOLD[step]),
+            Self::New(_) | Self::Hastened(_) | Self::Told(_) | Self::Resting => (Self::Resting, rest(job)),
         }
     }
 
     /// The pace of a job to which something has happened, and how long it is until its description.
     pub(super) fn hastened() -> (Self, Duration) {
         (Self::Hastened(0), GATHER)
+    }
+
+    /// The pace of a job after somebody has said that it has ended. Something that we know of goes before what we hear of.
+    pub(super) fn told(self) -> Self {
+        match self {
+            Self::Hastened(step) => Self::Hastened(step),
+            Self::New(_) | Self::Told(_) | Self::Resting => Self::Told(0),
+        }
     }
 
     /// The pace of a job that was made, and how long it is until its first description.

@@ -62,6 +62,13 @@ pub(super) fn plan(settings: &Settings, work: &Work<'_>) -> Result<Plan, Error> 
     let mut plan = match work.workload {
         Workload::Pod(manifest) => of_pod(settings, manifest, work.policies)?,
         Workload::Batch(batch) => of_batch(settings, batch, work.policies)?,
+        Workload::Job(_) => {
+            let why = format!(
+                "the target {} runs jobs of AWS Batch; a Job needs one with executions = \"jobs\"",
+                settings.target
+            );
+            return Err(Error::invalid_request("workload.job", why));
+        }
     };
     let is_name = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
     if work.name.is_empty() || work.name.len() > MAX_NAME || !work.name.bytes().all(is_name) {

@@ -19,7 +19,7 @@ use super::*;
 use crate::backend::Verdict;
 use crate::backend::job::JobState;
 use crate::execution::{BatchWork, EvaluateOnExit, Policies, PolicyDefaults, PolicyRequest};
-use crate::identity::eks::{BatchSettings, CredentialsMode, RoleSettings, SessionPolicy};
+use crate::identity::eks::{BatchSettings, CredentialsMode, EventsQueue, RoleSettings, SessionPolicy};
 
 /// What the double does with a request.
 enum Answer {
@@ -44,6 +44,7 @@ struct Double {
     address: SocketAddr,
     script: Shared,
     stop: CancellationToken,
+    events: Option<EventsQueue>,
 }
 
 impl Drop for Double {
@@ -53,7 +54,9 @@ impl Drop for Double {
 }
 
 async fn handle(State(script): State<Shared>, request: Request) -> Response {
-    let path = request.uri().path().trim_start_matches("/v1/").to_owned();
+    // SQS has all its operations at one path.
+    let target = request.headers().get("x-amz-target").map(|value| value.to_str().unwrap());
+    let path = target.unwrap_or(request.uri().path()).trim_start_matches("/v1/").to_owned();
     let signed =
         request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
     let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -88,7 +91,7 @@ impl Double {
         let app = axum::Router::new().fallback(handle).with_state(Arc::clone(&script));
         let serve = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
         TaskTracker::new().spawn(async move { serve.await.unwrap() });
-        Self { address, script, stop }
+        Self { address, script, stop, events: None }
     }
 
     fn script(&self) -> std::sync::MutexGuard<'_, Script> {
@@ -126,8 +129,9 @@ impl Double {
             .timeout_config(timeouts)
             .endpoint_url(format!("http://{}", self.address))
             .build();
-        let (mode, definitions) = (CredentialsMode::Env, Definitions::Given);
-        BatchAccess::new(&aws, BatchSettings { region: "us-east-1".to_owned(), mode, role, definitions })
+        let (mode, definitions, events) = (CredentialsMode::Env, Definitions::Given, self.events.clone());
+        let region = "us-east-1".to_owned();
+        BatchAccess::new(&aws, BatchSettings { region, mode, role, definitions, events })
     }
 
     fn jobs(&self, settings: Settings) -> Arc<dyn Jobs> {
@@ -484,53 +488,175 @@ async fn a_role_that_does_not_let_us_in_is_named_with_its_link() {
     assert!(matches!(&error, Error::CredentialsRefused { target, link: "role", .. } if target == "jobs"), "{error:?}");
     let checks: Vec<_> = jobs.check().collect().await;
     assert!(matches!(&checks[0].verdict, Verdict::Failed { fix } if fix.contains("trust policy")), "{checks:?}");
-    assert!(checks[1..].iter().all(|check| check.verdict == Verdict::Skipped) && checks.len() == 5);
+    assert!(checks[1..].iter().all(|check| check.verdict == Verdict::Skipped) && checks.len() == 7);
 }
 
-#[tokio::test]
-async fn a_check_walks_from_the_identity_to_the_jobs() {
-    let double = Double::start().await;
-    let settings = || Settings { more_queues: Vec::new(), ..settings_for_tests() };
-    let jobs = double.jobs(settings());
-    let environment = |namespace: &str| {
-        json!({ "computeEnvironments": [{ "computeEnvironmentName": "c", "computeEnvironmentArn": "arn", "state": "ENABLED",
-            "status": "VALID", "eksConfiguration": { "eksClusterArn": "arn:aws:eks:us-east-1:111122223333:cluster/demo",
-            "kubernetesNamespace": namespace } }] })
-    };
+fn environment(namespace: &str) -> Value {
+    json!({ "computeEnvironments": [{ "computeEnvironmentName": "c", "computeEnvironmentArn": "arn", "state": "ENABLED",
+        "status": "VALID", "serviceRole": "the-role", "eksConfiguration": { "kubernetesNamespace": namespace,
+        "eksClusterArn": "arn:aws:eks:us-east-1:111122223333:cluster/demo" } }] })
+}
+
+fn one_queue() -> Settings {
+    Settings { more_queues: Vec::new(), ..settings_for_tests() }
+}
+
+/// What a check says when everything is there but what was answered otherwise before.
+async fn checked(double: &Double, jobs: &Arc<dyn Jobs>) -> Vec<(&'static str, String, Verdict, String)> {
     double.json("/", json!(IDENTITY));
     double.json("describejobqueues", queue("ENABLED"));
     double.json("describecomputeenvironments", environment("jobs"));
     double.json("describejobdefinitions", definitions(&json!([{ "name": "base", "image": "i" }])));
+    double.answer("submitjob", Answer::Refusal(400, "ClientException", "no scheduling policy"));
     let checks: Vec<_> = jobs.check().collect().await;
-    let links: Vec<_> = checks.iter().map(|check| (check.link, check.subject.as_str())).collect();
+    double.script().answers.retain(|operation, _| operation.starts_with("AmazonSQS"));
+    checks.into_iter().map(|check| (check.link, check.subject, check.verdict, check.detail)).collect()
+}
+
+fn fix_of<'a>(checks: &'a [(&'static str, String, Verdict, String)], link: &str) -> &'a str {
+    match checks.iter().find(|(name, ..)| *name == link) {
+        Some((_, _, Verdict::Failed { fix } | Verdict::Warned { fix }, _)) => fix,
+        other => panic!("{link}: {other:?} of {checks:#?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_check_walks_from_the_identity_to_a_submit_that_makes_nothing() {
+    let double = Double::start().await;
+    let jobs = double.jobs(one_queue());
+    let checks = checked(&double, &jobs).await;
+    let links: Vec<_> = checks.iter().map(|(link, subject, ..)| (*link, subject.as_str())).collect();
     assert_eq!(
         links,
         [
             ("batch-identity", ""),
             ("batch-queue", "queue"),
             ("batch-compute-environment", "c"),
+            ("batch-service-role", "c"),
             ("batch-definition", "pods"),
             ("batch-jobs", ""),
+            ("batch-submit", "queue"),
         ]
     );
-    assert!(checks.iter().all(|check| check.verdict == Verdict::Passed), "{checks:#?}");
-    assert!(checks[0].detail.contains("assumed-role/Jobs/podbroker"));
-    assert_eq!(checks[3].detail, "pods:3 runs base");
+    let broken = |(link, _, verdict, _): &&(&str, String, Verdict, String)| {
+        *verdict != Verdict::Passed && *link != "batch-definition"
+    };
+    assert_eq!(checks.iter().find(broken), None);
+    assert!(checks[0].3.contains("assumed-role/Jobs/podbroker"));
+    // The double's definition says nothing of the network.
+    assert!(checks[4].3.starts_with("pods:3 runs base; "), "{}", checks[4].3);
+    assert!(fix_of(&checks, "batch-definition").contains("hostNetwork: false"));
+    assert_eq!(checks[6].3, "jobs from pods may be submitted");
     assert_eq!(double.requests("describecomputeenvironments"), [json!({ "computeEnvironments": ["c"] })]);
+    assert_eq!(double.requests("submitjob").len(), 1);
+    assert_eq!(double.requests("terminatejob").len(), 0);
+}
 
-    double.json("/", json!(IDENTITY));
+#[tokio::test]
+async fn a_check_says_what_is_wrong_behind_the_identity_and_how_to_mend_it() {
+    let double = Double::start().await;
+    let jobs = double.jobs(one_queue());
+
     double.json("describejobqueues", queue("DISABLED"));
     double.json("describecomputeenvironments", environment("other"));
     double.answer("listjobs", Answer::Refusal(403, "AccessDeniedException", "no"));
-    let checks: Vec<_> = jobs.check().collect().await;
-    let fix = |index: usize| match &checks[index].verdict {
-        Verdict::Failed { fix } => fix.clone(),
-        other => panic!("{other:?}"),
+    let checks = checked(&double, &jobs).await;
+    assert_eq!(fix_of(&checks, "batch-queue"), "enable the queue");
+    assert_eq!(fix_of(&checks, "batch-compute-environment"), "set the target's namespace to other");
+    assert!(fix_of(&checks, "batch-jobs").starts_with("allow batch:ListJobs"));
+    assert_eq!(checks.last().unwrap().2, Verdict::Skipped, "a queue that is disabled refuses every submit");
+
+    double.json("describejobqueues", json!({ "jobQueues": [] }));
+    double.json("describejobdefinitions", json!({ "jobDefinitions": [] }));
+    let checks = checked(&double, &jobs).await;
+    assert!(fix_of(&checks, "batch-queue").starts_with("check batch.queue"));
+    assert_eq!((&checks[2].2, &checks[3].2), (&Verdict::Skipped, &Verdict::Skipped));
+    assert_eq!(fix_of(&checks, "batch-definition"), "register it, or correct batch.job_definition");
+
+    double.json("describecomputeenvironments", json!({ "computeEnvironments": [] }));
+    let checks = checked(&double, &jobs).await;
+    assert_eq!(fix_of(&checks, "batch-compute-environment"), "take it out of the queue's order");
+    assert_eq!(double.requests("submitjob").len(), 1, "only where the queue takes jobs and the definition is there");
+}
+
+#[tokio::test]
+async fn a_check_finds_out_that_jobs_may_not_be_submitted_and_ends_one_that_is_taken_all_the_same() {
+    let double = Double::start().await;
+    let jobs = double.jobs(one_queue());
+    double.answer("submitjob", Answer::Refusal(403, "AccessDeniedException", "not this tag"));
+    let checks = checked(&double, &jobs).await;
+    let fix = fix_of(&checks, "batch-submit");
+    assert!(fix.contains("batch:SubmitJob") && fix.contains("podbroker.io/instance=main"), "{fix}");
+
+    double.json("submitjob", json!({ "jobId": "j-1", "jobName": "podbroker-check" }));
+    let checks = checked(&double, &jobs).await;
+    let (.., verdict, detail) = checks.last().unwrap();
+    assert!(*verdict == Verdict::Passed && detail.contains("j-1") && detail.contains("is being ended"), "{detail}");
+    let ended = double.requests("terminatejob");
+    assert_eq!(ended, [json!({ "jobId": "j-1", "reason": "podbroker: made by a check" })]);
+}
+
+/// A double with a queue of events, and what one request for messages is.
+async fn with_events() -> (Double, Value) {
+    let mut double = Double::start().await;
+    let url = "https://sqs.us-east-1.amazonaws.com/111122223333/events".to_owned();
+    let asked = json!({ "QueueUrl": url, "MaxNumberOfMessages": 10, "VisibilityTimeout": 30, "WaitTimeSeconds": 20 });
+    double.events = Some(EventsQueue { url, account: "111122223333".to_owned(), name: "events".to_owned() });
+    (double, asked)
+}
+
+#[tokio::test]
+async fn an_end_that_a_queue_tells_of_is_described_and_the_message_deleted_by_the_role_s_session() {
+    let (double, asked) = with_events().await;
+    double.json("/", json!(SESSION));
+    let event = event::event_for_tests("a", "FAILED").to_string();
+    double.json("describejobs", json!({ "jobs": [detail("a", KEY, 1, "FAILED")] }));
+    let message = |handle: &str, body: &str| json!({ "MessageId": handle, "ReceiptHandle": handle, "Body": body });
+    let jobs = double.jobs_as(settings_for_tests(), Some(role()));
+    let mut changes = jobs.changes();
+    jobs.follow("a");
+    double.json("AmazonSQS.ReceiveMessage", json!({ "Messages": [message("h-1", &event), message("h-2", "hello")] }));
+    double.json("AmazonSQS.DeleteMessageBatch", json!({ "Successful": [], "Failed": [] }));
+    double.answer("AmazonSQS.ReceiveMessage", Answer::Silence);
+    let told = tokio::time::timeout(Duration::from_secs(5), changes.next()).await.unwrap().unwrap();
+    assert_eq!((told.id.as_str(), told.state), ("a", JobState::Failed));
+    assert_eq!(double.requests("AmazonSQS.ReceiveMessage")[0], asked);
+    let deleted = json!({ "QueueUrl": asked["QueueUrl"],
+        "Entries": [{ "Id": "0", "ReceiptHandle": "h-1" }, { "Id": "1", "ReceiptHandle": "h-2" }] });
+    assert_eq!(double.requests("AmazonSQS.DeleteMessageBatch"), [deleted]);
+    let session = double.requests("/")[0].as_str().unwrap().to_owned();
+    assert!(session.contains("sqs%3AReceiveMessage") && session.contains("111122223333%3Aevents"), "{session}");
+}
+
+#[tokio::test]
+async fn a_check_tells_how_the_receiver_fares_and_leaves_the_events_to_it() {
+    let (double, _) = with_events().await;
+    double.answer("AmazonSQS.ReceiveMessage", Answer::Refusal(403, "AccessDeniedException", "no"));
+    let jobs = double.jobs(one_queue());
+    let failed = async {
+        loop {
+            let checks = checked(&double, &jobs).await;
+            if matches!(checks.last().unwrap().2, Verdict::Warned { .. }) {
+                return checks;
+            }
+        }
     };
-    assert_eq!(fix(1), "enable the queue");
-    assert_eq!(fix(2), "set the target's namespace to other");
-    assert_eq!(fix(3), "register it, or correct batch.job_definition");
-    assert!(fix(4).starts_with("allow batch:ListJobs"));
+    let checks = tokio::time::timeout(Duration::from_secs(5), failed).await.unwrap();
+    let last = checks.last().unwrap();
+    assert_eq!((last.0, last.1.as_str()), ("batch-events", "events"));
+    assert!(fix_of(&checks, "batch-events").starts_with("allow sqs:ReceiveMessage"));
+}
+
+#[tokio::test]
+async fn targets_with_one_queue_of_events_have_one_receiver() {
+    let (double, _) = with_events().await;
+    let mut accounts = Accounts::default();
+    for name in ["A", "B"] {
+        let role = RoleSettings { arn: format!("arn:aws:iam::111122223333:role/{name}"), ..role() };
+        let (access, tasks) = (double.access(Some(role)), TaskTracker::new());
+        start(settings_for_tests(), access, &mut accounts, BatchCounters::default(), &tasks, &double.stop);
+    }
+    assert_eq!((accounts.receivers.len(), accounts.describers.len()), (1, 2));
 }
 
 #[tokio::test]

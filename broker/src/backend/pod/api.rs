@@ -305,7 +305,7 @@ impl PodApi {
         .await
     }
 
-    fn request(&self, method: Method, path: &str, execution: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str, execution: &str) -> RequestBuilder {
         let agent = format!("{} execution/{execution}", self.agent);
         let request = Request::builder().method(method).uri(path).header(header::USER_AGENT, agent);
         RequestBuilder { request, content_type: "application/json" }
@@ -323,7 +323,7 @@ impl PodApi {
         Ok(request)
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: Request<Vec<u8>>) -> Result<T, ApiError> {
+    pub(super) async fn json<T: DeserializeOwned>(&self, request: Request<Vec<u8>>) -> Result<T, ApiError> {
         let response = self.send(request).await?;
         let body = tokio::time::timeout(ANSWER_DEADLINE, response.into_body().collect())
             .await
@@ -369,25 +369,25 @@ pub(super) enum Run {
     Dry,
 }
 
-struct RequestBuilder {
+pub(super) struct RequestBuilder {
     request: http::request::Builder,
     content_type: &'static str,
 }
 
 impl RequestBuilder {
-    fn typed(mut self, content_type: &'static str) -> Self {
+    pub(super) fn typed(mut self, content_type: &'static str) -> Self {
         self.content_type = content_type;
         self
     }
 
-    fn json(self, body: &Value) -> Result<Request<Vec<u8>>, ApiError> {
+    pub(super) fn json(self, body: &Value) -> Result<Request<Vec<u8>>, ApiError> {
         let request = self.request.header(header::CONTENT_TYPE, self.content_type);
         request
             .body(body.to_string().into_bytes())
             .map_err(|error| ApiError::transport("cannot build a request", error))
     }
 
-    fn empty(self) -> Result<Request<Vec<u8>>, ApiError> {
+    pub(super) fn empty(self) -> Result<Request<Vec<u8>>, ApiError> {
         self.request.body(Vec::new()).map_err(|error| ApiError::transport("cannot build a request", error))
     }
 }

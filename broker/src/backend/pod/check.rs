@@ -50,6 +50,32 @@ const VERBS_FOR_JOBS: [(&str, &str, &str); 16] = [
     ("delete", "leases", ""),
 ];
 
+/// And where those are Jobs of the cluster.
+const VERBS_FOR_CLUSTER_JOBS: [(&str, &str, &str); 22] = [
+    ("create", "configmaps", ""),
+    ("get", "configmaps", ""),
+    ("list", "configmaps", ""),
+    ("watch", "configmaps", ""),
+    ("patch", "configmaps", ""),
+    ("delete", "configmaps", ""),
+    ("create", "jobs", ""),
+    ("get", "jobs", ""),
+    ("list", "jobs", ""),
+    ("watch", "jobs", ""),
+    ("patch", "jobs", ""),
+    ("delete", "jobs", ""),
+    ("get", "pods", ""),
+    ("list", "pods", ""),
+    ("watch", "pods", ""),
+    ("get", "pods", "log"),
+    ("list", "events", ""),
+    ("watch", "events", ""),
+    ("create", "leases", ""),
+    ("list", "leases", ""),
+    ("patch", "leases", ""),
+    ("delete", "leases", ""),
+];
+
 /// What executions do not need as such, and what is lost without it.
 fn loss(resource: &str) -> Option<&'static str> {
     match resource {
@@ -93,6 +119,7 @@ pub(super) fn check(
         let mut permitted = identified;
         let verbs = match settings.carriers() {
             Carriers::Pods => VERBS.as_slice(),
+            Carriers::Records if settings.runs_cluster_jobs() => VERBS_FOR_CLUSTER_JOBS.as_slice(),
             Carriers::Records => VERBS_FOR_JOBS.as_slice(),
         };
         for (verb, resource, subresource) in verbs {

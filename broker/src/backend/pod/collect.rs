@@ -7,8 +7,10 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 
 use super::api::{LogRequest, PodApi};
+use super::kubelet_error::KubeletError;
 use super::lines::Splitter;
 use super::names::RESULT_NAME;
+use super::record::Record;
 use super::result;
 use super::status::is_over;
 use super::view::{ContainerState, ContainerView, View};
@@ -17,9 +19,15 @@ use crate::execution::NoResult;
 /// The pause before a read that failed is tried again; the watch's drain deadline ends the trying.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How often a node may say that it cannot read the log: longer than its runtime takes to start again.
+const UNREAD_TRIES: u32 = 20;
+
 /// The result as the deciding container's termination message.
 pub(super) fn termination_message(view: &View) -> Result<Bytes, NoResult> {
-    match view.deciding().find_map(ContainerView::termination) {
+    let ends = || view.deciding().filter_map(ContainerView::termination);
+    // Of a Job of the cluster, a pod that failed before another one succeeded has no say; else the first one has it.
+    let has_tries = view.record().is_some_and(Record::is_of_cluster);
+    match ends().find(|end| !has_tries || end.exit_code == 0).or_else(|| ends().next()) {
         // Which file that is, is not said: of a job of AWS Batch it is Kubernetes' own.
         Some(end) if end.message.is_empty() => {
             Err(NoResult::Missing("no container left a termination message".to_owned()))
@@ -53,22 +61,33 @@ async fn read(api: &PodApi, pod_name: &str, max_bytes: u32) -> Result<Bytes, NoR
         tail_lines: None,
         limit_bytes: None,
     };
+    let mut unread = 0;
     loop {
+        let unreadable =
+            |error: &dyn std::fmt::Display| NoResult::Unreadable(format!("the result cannot be read: {error}"));
         match api.log(pod_name, &request).await {
-            Ok(body) => {
-                if let Some(log) = contents(body, result::frame_limit(max_bytes)).await {
-                    return result::read_frame(&log, max_bytes);
+            Ok(body) => match contents(body, result::frame_limit(max_bytes)).await {
+                Some(Ok(log)) => return result::read_frame(&log, max_bytes),
+                Some(Err(error)) => {
+                    unread += 1;
+                    if unread == UNREAD_TRIES {
+                        return Err(unreadable(&error));
+                    }
                 }
-            }
+                None => {}
+            },
             Err(error) if error.is_passing() => {}
-            Err(error) => return Err(NoResult::Unreadable(format!("the result cannot be read: {error}"))),
+            Err(error) => return Err(unreadable(&error)),
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// The log without the times; `None` if it broke off.
-async fn contents(body: impl futures::Stream<Item = Result<Bytes, kube::Error>>, limit: usize) -> Option<Vec<u8>> {
+async fn contents(
+    body: impl futures::Stream<Item = Result<Bytes, kube::Error>>,
+    limit: usize,
+) -> Option<Result<Vec<u8>, KubeletError>> {
     let mut body = std::pin::pin!(body);
     let (mut splitter, mut log) = (Splitter::default(), Vec::new());
     while let Some(bytes) = body.next().await {
@@ -80,8 +99,33 @@ async fn contents(body: impl futures::Stream<Item = Result<Bytes, kube::Error>>,
             }
         }
         if log.len() > limit {
-            break;
+            return Some(Ok(log));
         }
     }
-    Some(log)
+    Some(splitter.rest().map(|_| log))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(parts: &[&'static str]) -> Option<Result<Vec<u8>, String>> {
+        let parts: Vec<_> = parts.iter().map(|part| Ok(Bytes::from_static(part.as_bytes()))).collect();
+        let body = futures::stream::iter(parts);
+        Some(contents(body, 1000).await?.map_err(|error| error.to_string()))
+    }
+
+    #[tokio::test]
+    async fn what_the_kubelet_says_of_a_log_that_it_cannot_read_is_not_a_log_without_a_result() {
+        let line = "2026-11-21T08:00:00.123456789Z x\n";
+        assert_eq!(read(&[line]).await, Some(Ok(b"x\n".to_vec())));
+        assert_eq!(read(&[]).await, Some(Ok(vec![])));
+        for parts in [
+            &["unable to retr", "ieve container logs for containerd://1"][..],
+            &["2026-11-21T08:00:00.123456789Z x\nfailed to read log file \"x\": EIO"],
+        ] {
+            let error = read(parts).await.unwrap().unwrap_err();
+            assert!(error.starts_with("the kubelet wrote: "), "{error}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! From views to what callers are told: the execution and its attempts.
 
-use super::PodSettings;
 use super::attempts::Attempts;
 use super::status::{self, Status};
 use super::view::View;
+use super::{PodSettings, record};
 use crate::execution::{Address, Attempt, Execution, State};
 
 /// The address of the execution that a pod belongs to.
@@ -36,16 +36,20 @@ pub(super) fn execution(settings: &PodSettings, attempts: &Attempts) -> Executio
         cancel: attempts.stop().or(latest.cancel.as_ref()).cloned(),
         released: attempts.iter().find_map(|view| view.released),
         pod_json: None,
+        job_json: None,
     }
 }
 
 /// One attempt.
 pub(super) fn attempt(view: &View, state: State) -> Attempt {
-    let (pod_name, pod_uid, job_id) = match view.record() {
-        None => (view.pod_name.clone(), view.uid.clone(), String::new()),
+    let (pod_name, pod_uid, job_id, job_name) = match view.record() {
+        None => (view.pod_name.clone(), view.uid.clone(), String::new(), String::new()),
         Some(record) => {
             let (name, uid) = record.pod();
-            (name, uid, record.job_id().to_owned())
+            match record::of_cluster(record.job_id()) {
+                Some((job, _)) => (name, uid, String::new(), job.to_owned()),
+                None => (name, uid, record.job_id().to_owned(), String::new()),
+            }
         }
     };
     Attempt {
@@ -56,5 +60,6 @@ pub(super) fn attempt(view: &View, state: State) -> Attempt {
         pod_uid,
         node_name: view.node.clone(),
         job_id,
+        job_name,
     }
 }

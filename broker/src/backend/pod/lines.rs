@@ -7,6 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 
+use super::kubelet_error::KubeletError;
 use crate::execution::LogLine;
 
 /// The longest piece of a line: what fits into one message of 64 KiB.
@@ -24,6 +25,8 @@ pub(super) struct Splitter {
     buffer: BytesMut,
     /// The time of the line was taken off the buffer; what follows is content.
     inside: bool,
+    /// The line began without a time.
+    is_untimed: bool,
     /// The time of the line, or of the one before for a line that comes without.
     nanos: i64,
     /// The piece before was cut off the same line.
@@ -61,16 +64,28 @@ impl Splitter {
         }
     }
 
-    /// What is left when the log ended for good: a last line without a newline.
-    pub(super) fn rest(&mut self) -> Option<LogLine> {
+    /// The next line; once the log is over, what is left of it is the last one. An error if that is not the container's.
+    pub(super) fn next(&mut self, is_over: bool) -> Result<Option<LogLine>, KubeletError> {
+        match self.next_line() {
+            None if is_over => self.rest(),
+            line => Ok(line),
+        }
+    }
+
+    /// What is left when the log ended for good: a last line without a newline. An error if it is not the container's.
+    pub(super) fn rest(&mut self) -> Result<Option<LogLine>, KubeletError> {
         if self.buffer.is_empty() {
-            return None;
+            return Ok(None);
         }
         if !self.inside {
             self.split_stamp(self.buffer.len());
         }
         let content = self.buffer.split().freeze();
-        Some(self.finish(content, false))
+        let is_whole = self.is_untimed && !self.continues;
+        match KubeletError::of(&content) {
+            Some(error) if is_whole => Err(error),
+            _ => Ok(Some(self.finish(content, false))),
+        }
     }
 
     /// Reads the time at the beginning of a line; `None` while it is not whole.
@@ -91,7 +106,9 @@ impl Splitter {
     /// Takes the time off the buffer if the bytes up to `end` are one. If not, they are content: after a cut inside of a long
     /// line the kubelet sends its rest without a time.
     fn split_stamp(&mut self, end: usize) {
-        if let Some(nanos) = self.nanos_of(end) {
+        let nanos = self.nanos_of(end);
+        self.is_untimed = nanos.is_none();
+        if let Some(nanos) = nanos {
             let space = usize::from(self.buffer.get(end) == Some(&b' '));
             let _ = self.buffer.split_to(end + space);
             self.nanos = nanos;
@@ -142,7 +159,7 @@ mod tests {
                 lines.push(line);
             }
         }
-        lines.extend(splitter.rest());
+        lines.extend(splitter.rest().expect("the log was read"));
         lines
     }
 
@@ -186,8 +203,8 @@ mod tests {
         let mut splitter = Splitter::default();
         splitter.push(format!("{T}half").as_bytes());
         assert_eq!(splitter.next_line(), None);
-        assert_eq!(splitter.rest().unwrap().content, "half");
-        assert_eq!(splitter.rest(), None);
+        assert_eq!(splitter.rest().unwrap().unwrap().content, "half");
+        assert_eq!(splitter.rest().unwrap(), None);
     }
 
     #[test]
@@ -205,6 +222,56 @@ mod tests {
                 assert_eq!((line.continues, line.partial), (index > 0, index + 1 < expected), "{length} {index}");
             }
             assert_eq!(lines[expected].content, "next");
+        }
+    }
+
+    const SENTENCE: &str =
+        "failed to try resolving symlinks in path \"/var/log/pods/n_x-1_u/base/0.log\": lstat: no such file";
+
+    /// What is left at the end, after the lines before it.
+    fn rest(parts: &[&[u8]]) -> (usize, Result<Option<LogLine>, KubeletError>) {
+        let (mut splitter, mut lines) = (Splitter::default(), 0);
+        for part in parts {
+            splitter.push(part);
+            while splitter.next_line().is_some() {
+                lines += 1;
+            }
+        }
+        (lines, splitter.rest())
+    }
+
+    #[test]
+    fn what_the_kubelet_writes_in_place_of_lines_is_no_line_wherever_it_is_cut() {
+        for before in [String::new(), format!("{T}one\n"), format!("{T}\u{fc}\n{T}\n")] {
+            let text = format!("{before}{SENTENCE}");
+            for cut in 0..=text.len() {
+                let (lines, rest) = rest(&[&text.as_bytes()[..cut], &text.as_bytes()[cut..]]);
+                assert_eq!(lines, before.lines().count());
+                assert_eq!(rest.unwrap_err().to_string(), format!("the kubelet wrote: {SENTENCE}"), "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_container_may_write_what_the_kubelet_does() {
+        for (text, count) in [
+            // With its time, and without a newline too.
+            (format!("{T}{SENTENCE}\n"), 1),
+            (format!("{T}{SENTENCE}"), 0),
+            (format!("{T}x\n{T}{SENTENCE}"), 1),
+            // The rest of a line that the wanted time has cut has a newline at its end.
+            (format!("{SENTENCE}\n{T}x\n"), 2),
+            (format!("{SENTENCE}\n"), 1),
+            // Or it begins otherwise.
+            (format!("it {SENTENCE}"), 0),
+            (format!("{T}{}{SENTENCE}", "x".repeat(PIECE + 1)), 1),
+            (format!("{}{SENTENCE}", "x".repeat(PIECE)), 1),
+        ] {
+            let (lines, rest) = rest(&[text.as_bytes()]);
+            assert_eq!(lines, count, "{text}");
+            let rest = rest.unwrap();
+            assert_eq!(rest.is_some(), !text.ends_with('\n'), "{text}");
+            assert!(rest.is_none_or(|line| line.content.ends_with(SENTENCE.as_bytes())), "{text}");
         }
     }
 

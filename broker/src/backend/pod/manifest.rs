@@ -24,7 +24,7 @@ use crate::execution::{Address, Policies, PolicyRequest, ResultSource, Submit, S
 const ANNOTATION_LIMIT: usize = 256 << 10;
 
 /// Metadata that only the API server may write.
-const SERVER_SET: [&str; 8] = [
+pub(super) const SERVER_SET: [&str; 8] = [
     "uid",
     "resourceVersion",
     "creationTimestamp",
@@ -54,6 +54,11 @@ pub(super) fn build(
         (Carriers::Pods, Workload::Batch(_)) => {
             let why = format!("the target {} runs pods; a job needs a target with a job queue", settings.target);
             return Err(Error::invalid_request("workload.batch", why));
+        }
+        (Carriers::Pods, Workload::Job(_)) => {
+            let why =
+                format!("the target {} runs pods; a Job needs a target with executions = \"jobs\"", settings.target);
+            return Err(Error::invalid_request("workload.job", why));
         }
     };
     let metadata = object(&mut pod, "metadata", "metadata")?;
@@ -325,7 +330,7 @@ fn array<'a>(parent: &'a mut Map<String, Value>, field: &str, path: &str) -> Res
 }
 
 /// A value for an error message; hostile ones are long.
-fn short(value: &Value) -> String {
+pub(super) fn short(value: &Value) -> String {
     value.to_string().chars().take(80).collect()
 }
 

@@ -23,6 +23,8 @@ mod following;
 mod group;
 mod hub;
 mod intake;
+mod kube_job;
+mod kubelet_error;
 mod lines;
 mod logs;
 mod manifest;
@@ -63,6 +65,7 @@ use self::carrier::Carriers;
 use self::clock::ServerClock;
 use self::following::Interest;
 use self::hub::Hub;
+use self::kube_job::KubeJobs;
 use self::logs::Logs;
 use self::record::Runner;
 use super::job::Jobs;
@@ -75,7 +78,7 @@ use crate::execution::{
 use crate::identity::{Connection, eks};
 
 pub use self::logs::{Spool, SpoolLimits, SpoolUse};
-pub use self::record::RecordSettings;
+pub use self::record::{JobKind, RecordSettings};
 pub use self::uninstall::HeldPods;
 
 /// Whether pods get the finalizer that keeps their outcome.
@@ -110,6 +113,10 @@ impl PodSettings {
     fn carriers(&self) -> Carriers {
         if self.records.is_some() { Carriers::Records } else { Carriers::Pods }
     }
+
+    fn runs_cluster_jobs(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| records.kind == JobKind::Cluster)
+    }
 }
 
 /// Runs executions as pods.
@@ -129,7 +136,7 @@ pub struct PodBackend {
 
 impl PodBackend {
     /// Starts the target's watch and its reconciler, which end with `stop`. The keeper is asked before a pod is deleted. A target
-    /// that runs jobs has both `settings.records` and who runs them.
+    /// that runs jobs has `settings.records`, and who runs them; those of the cluster are run here.
     pub fn start(
         settings: PodSettings,
         connection: Connection,
@@ -142,8 +149,10 @@ impl PodBackend {
         let Connection { client, chain, .. } = connection;
         let clock = ServerClock::default();
         let settings = Arc::new(settings);
-        let hub = Arc::new(Hub::new(Arc::clone(&settings), clock.clone(), jobs.clone()));
-        let api = PodApi::new(client, &settings, clock);
+        let api = PodApi::new(client, &settings, clock.clone());
+        let jobs =
+            if settings.runs_cluster_jobs() { Some(KubeJobs::start(&api, &settings, tasks, stop)) } else { jobs };
+        let hub = Arc::new(Hub::new(Arc::clone(&settings), clock, jobs.clone()));
         let logs = Logs::new(api.clone(), spool, tasks, stop);
         let replica = format!("podbroker-{:016x}", rand::random::<u64>());
         let words = orphans::Words::default();
@@ -204,6 +213,7 @@ impl Backend for PodBackend {
         let mut execution = describe::execution(&self.settings, &attempts);
         if depth == Depth::Full {
             execution.pod_json = self.read_pod(&attempts).await?;
+            execution.job_json = self.read_job(&attempts).await?;
         }
         Ok(execution)
     }

@@ -13,6 +13,8 @@ pub(super) const EXECUTION_LABEL: &str = "podbroker.io/execution";
 pub(super) const GROUP_LABEL: &str = "podbroker.io/group";
 /// On a pod that AWS Batch made: the job. Batch writes it.
 pub(super) const JOB_LABEL: &str = "batch.amazonaws.com/job-id";
+/// On a pod that a Job of the cluster made: the Job's name. Its controller writes it.
+pub(super) const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// Which execution of its group it is, from 1.
 pub(super) const GENERATION_LABEL: &str = "podbroker.io/generation";
 /// The attempt's number.
@@ -63,12 +65,24 @@ pub(super) const DOUBT: &str = "podbroker.io/submit-in-doubt";
 /// On a record: how the attempt ended, as JSON. Written once.
 pub(super) const OUTCOME: &str = "podbroker.io/outcome-is";
 
+/// On a Job: the record that it is for, by name and uid.
+pub(super) const KEY: &str = "podbroker.io/record";
+/// On a Job: why its end was asked for.
+pub(super) const ENDED: &str = "podbroker.io/ended-because";
+
 /// On a replica's Lease: the executions that it follows, by the first characters of their hashes, or `*`.
 pub(super) const FOLLOWED: &str = "podbroker.io/followed";
 
+/// The resource of the cluster's Jobs.
+pub(super) const JOBS: &str = "jobs";
+
 /// The API group of a resource; empty for the core's.
 pub(super) fn group(resource: &str) -> &'static str {
-    if resource == "leases" { "coordination.k8s.io" } else { "" }
+    match resource {
+        "leases" => "coordination.k8s.io",
+        JOBS => "batch",
+        _ => "",
+    }
 }
 
 /// Keeps the object, and so the exit codes, until the outcome was taken.

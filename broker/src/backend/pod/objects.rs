@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::attempts::Attempts;
 use super::carrier::Carrier;
 use super::view::View;
-use super::{PodBackend, describe, names};
+use super::{PodBackend, describe, names, record};
 use crate::error::Error;
 use crate::execution::{Address, CancelIntent, Policies, Workload};
 
@@ -62,6 +62,15 @@ impl PodBackend {
         self.runner.as_ref().map(|runner| runner.prepare(carrier, workload, policies)).transpose()
     }
 
+    /// Asks whether a Job of the cluster would be taken, so that a refusal answers its submit; others are refused by their own
+    /// create, or, those of AWS Batch, later.
+    pub(super) async fn admit(&self, carrier: &Value, workload: &Workload, policies: &Policies) -> Result<(), Error> {
+        match &self.runner {
+            Some(runner) if self.settings.runs_cluster_jobs() => runner.validate(carrier, workload, policies).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Begins what follows the creation of a carrier.
     pub(super) fn begin(&self, attempts: &Attempts) {
         if let Some(runner) = &self.runner {
@@ -90,6 +99,20 @@ impl PodBackend {
             Err(error) => return Err(self.error("read a pod", error)),
         };
         serde_json::to_vec(&pod).map(Some).map_err(|error| Error::bug(error.to_string()))
+    }
+
+    /// The latest Job of the cluster as JSON; nothing where there is none, or when it is gone.
+    pub(super) async fn read_job(&self, attempts: &Attempts) -> Result<Option<Vec<u8>>, Error> {
+        let record = attempts.latest().record();
+        let Some((name, uid)) = record.and_then(|record| record::of_cluster(record.job_id())) else { return Ok(None) };
+        match self.api.get_job::<Value>(name).await {
+            Ok(job) if job["metadata"]["uid"] == uid => {
+                serde_json::to_vec(&job).map(Some).map_err(|error| Error::bug(error.to_string()))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.code() == Some(404) => Ok(None),
+            Err(error) => Err(self.error("read a Job", error)),
+        }
     }
 
     /// Changes a carrier and takes in the answer. Returns the execution after it.

@@ -19,11 +19,15 @@ const UNPACKED_LIMIT: u64 = 8 << 20;
 /// Stands in front of a job from a job definition. No pod has a field of that name.
 const BATCH: &str = "batch";
 
+/// Stands in front of a Job of the cluster, likewise.
+const JOB: &str = "job";
+
 /// Packs a workload: a pod's manifest as it is, and a job under its name.
 pub(super) fn pack(workload: &Workload) -> Result<String, Error> {
     let bytes = match workload {
         Workload::Pod(manifest) => serde_json::to_vec(manifest),
         Workload::Batch(work) => serde_json::to_vec(&json!({ BATCH: work })),
+        Workload::Job(manifest) => serde_json::to_vec(&json!({ JOB: manifest })),
     };
     let bytes = bytes.map_err(|error| Error::bug(format!("cannot write JSON: {error}")))?;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
@@ -36,10 +40,13 @@ pub(super) fn unpack(packed: &str) -> Option<Workload> {
     let bytes = BASE64_STANDARD.decode(packed).ok()?;
     let mut object: Map<String, Value> =
         serde_json::from_reader(GzDecoder::new(bytes.as_slice()).take(UNPACKED_LIMIT)).ok()?;
-    if object.len() == 1
-        && let Some(work) = object.remove(BATCH)
-    {
-        return serde_json::from_value(work).ok().map(Workload::Batch);
+    if object.len() == 1 {
+        if let Some(work) = object.remove(BATCH) {
+            return serde_json::from_value(work).ok().map(Workload::Batch);
+        }
+        if let Some(manifest) = object.remove(JOB) {
+            return serde_json::from_value(manifest).ok().map(Workload::Job);
+        }
     }
     Some(Workload::Pod(object))
 }
@@ -64,7 +71,13 @@ mod tests {
             attempt_timeout: Some(Duration::from_secs(90)),
             ..BatchWork::default()
         };
-        for workload in [Workload::Pod(manifest), Workload::Pod(Map::new()), Workload::Batch(Box::new(work))] {
+        for workload in [
+            Workload::Pod(manifest.clone()),
+            Workload::Pod(Map::new()),
+            Workload::Batch(Box::new(work)),
+            Workload::Job(manifest),
+            Workload::Job(Map::new()),
+        ] {
             assert_eq!(unpack(&pack(&workload).unwrap()), Some(workload));
         }
     }

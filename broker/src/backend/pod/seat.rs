@@ -275,6 +275,8 @@ impl PodBackend {
     async fn start_member(&self, joining: &Joining<'_>, generation: u32) -> Result<Submitted, Failed> {
         const OPERATION: &str = "create a pod";
         let pod = self.pod_of(joining, generation)?;
+        let policies = joining.request.policies.resolve(&self.settings.defaults)?;
+        self.admit(&pod, &joining.request.workload, &policies).await?;
         let name = joining.seat.pod_name(generation, 1);
         match self.api.create(&pod, &name, Run::Real).await {
             Ok(created) => {

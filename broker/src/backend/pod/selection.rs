@@ -1,8 +1,8 @@
 //! What of a namespace is listed and watched.
 
-use super::PodSettings;
 use super::carrier::PODS;
-use super::names::{INSTANCE_LABEL, JOB_LABEL, TARGET_LABEL};
+use super::names::{INSTANCE_LABEL, JOB_LABEL, JOB_NAME, JOBS, TARGET_LABEL};
+use super::{JobKind, PodSettings};
 
 /// Which objects of the namespace a list or a watch is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +24,18 @@ impl Selection {
 
     /// All pods that were made for the jobs of a target.
     pub(super) fn of_parts(settings: &PodSettings) -> Self {
-        let labels = format!("{INSTANCE_LABEL}={},{TARGET_LABEL}={},{JOB_LABEL}", settings.instance, settings.target);
+        let made_by = match settings.records.as_ref().map(|records| records.kind) {
+            Some(JobKind::Cluster) => JOB_NAME,
+            Some(JobKind::Batch) | None => JOB_LABEL,
+        };
+        let labels = format!("{INSTANCE_LABEL}={},{TARGET_LABEL}={},{made_by}", settings.instance, settings.target);
         Self { resource: PODS, labels: Some(labels), fields: None }
+    }
+
+    /// All Jobs of the cluster that were made for records.
+    pub(super) fn of_jobs(settings: &PodSettings) -> Self {
+        let labels = format!("{INSTANCE_LABEL}={},{TARGET_LABEL}={}", settings.instance, settings.target);
+        Self { resource: JOBS, labels: Some(labels), fields: None }
     }
 
     /// Those of them that have this label too.

@@ -59,6 +59,13 @@ impl PodBackend {
             }
             return self.validate(&address, &pod, &digest, plan).await;
         }
+        if let Err(error) = self.admit(&pod, &request.workload, &policies).await {
+            // What was made before may have used up what would refuse it now.
+            return match self.api.get::<Carrier>(&name).await {
+                Ok(pod) => self.found_pod(&address, &pod, &digest),
+                Err(_) => Err(error),
+            };
+        }
         self.create(&address, &request, &pod, &digest).await
     }
 

@@ -2,8 +2,12 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_batch::error::{ProvideErrorMetadata, SdkError};
 
 use super::explain::{Link, lifetime, role_fix};
@@ -22,6 +26,19 @@ pub struct BatchSettings {
     pub role: Option<RoleSettings>,
     /// Who writes job definitions.
     pub definitions: Definitions,
+    /// Where events of jobs come from, if they do.
+    pub events: Option<EventsQueue>,
+}
+
+/// A queue of SQS in the region of the jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsQueue {
+    /// What SQS calls it.
+    pub url: String,
+    /// Whose it is.
+    pub account: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// Who writes job definitions.
@@ -33,10 +50,15 @@ pub enum Definitions {
     Registered,
 }
 
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// SQS answers after 20 seconds at the latest.
+const LONG_POLL: Duration = Duration::from_secs(30);
+
 /// A way into AWS Batch; cheap to clone.
 #[derive(Clone)]
 pub struct BatchAccess {
     client: aws_sdk_batch::Client,
+    events: aws_sdk_sqs::Client,
     sts: aws_sdk_sts::Client,
     session: Arc<RoleSession>,
     settings: Arc<BatchSettings>,
@@ -66,6 +88,28 @@ pub enum BatchFailure {
     NoSession(ChainError),
 }
 
+impl BatchFailure {
+    /// In a word, for counters.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::Throttled(_) => "throttled",
+            Self::Away(_) => "away",
+            Self::NoSession(_) => "no-session",
+        }
+    }
+
+    /// In a sentence, for people; `service` is the one that was called.
+    pub fn sentence(&self, service: &str, operation: &str) -> String {
+        match self {
+            Self::Refused { code, said } => format!("{service} refuses {operation}: {code}: {said}"),
+            Self::Throttled(why) => format!("{service} has no room for {operation} now: {why}"),
+            Self::Away(why) => format!("{service} does not answer {operation}: {why}"),
+            Self::NoSession(error) => format!("{operation}: {error}"),
+        }
+    }
+}
+
 /// Whether a call that failed may have been carried out all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Happened {
@@ -79,7 +123,8 @@ impl BatchAccess {
     /// Asks nobody for anything yet.
     pub fn new(aws: &SdkConfig, settings: BatchSettings) -> Self {
         let narrow = settings.role.as_ref().filter(|role| role.policy == SessionPolicy::Narrow);
-        let policy = narrow.and_then(|role| policy::batch(&role.arn, &settings.region, settings.definitions));
+        let events = settings.events.as_ref();
+        let policy = narrow.and_then(|role| policy::batch(&role.arn, &settings.region, settings.definitions, events));
         let session = RoleSession::new(aws, aws_sdk_sts::Client::new(aws), settings.role.clone(), policy);
         let session = Arc::new(session);
         // The session is its own cache, with rules of its own.
@@ -87,12 +132,21 @@ impl BatchAccess {
             .credentials_provider(SessionProvider(Arc::clone(&session)))
             .identity_cache(aws_sdk_batch::config::IdentityCache::no_cache())
             .build();
+        let events = aws_sdk_sqs::config::Builder::from(aws)
+            .credentials_provider(SessionProvider(Arc::clone(&session)))
+            .identity_cache(aws_sdk_sqs::config::IdentityCache::no_cache())
+            // A request waits for messages, and who asks has a rhythm of its own.
+            .timeout_config(long_poll())
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
         let sts = aws_sdk_sts::config::Builder::from(aws)
             .credentials_provider(SessionProvider(Arc::clone(&session)))
             .identity_cache(aws_sdk_sts::config::IdentityCache::no_cache())
             .build();
         Self {
             client: aws_sdk_batch::Client::from_conf(config),
+            events: aws_sdk_sqs::Client::from_conf(events),
             sts: aws_sdk_sts::Client::from_conf(sts),
             session,
             settings: Arc::new(settings),
@@ -102,6 +156,11 @@ impl BatchAccess {
     /// The client, which signs with the session.
     pub fn client(&self) -> &aws_sdk_batch::Client {
         &self.client
+    }
+
+    /// The queue of events, and a client for it that signs with the session and tries once.
+    pub fn events(&self) -> Option<(EventsQueue, aws_sdk_sqs::Client)> {
+        self.settings.events.clone().map(|queue| (queue, self.events.clone()))
     }
 
     /// The role's ARN; none for the broker's own identity.
@@ -136,7 +195,7 @@ impl BatchAccess {
             Failure::Away(why) => BatchFailure::Away(why),
             Failure::Refused { code, said } if NOT_TAKEN.contains(&code.as_str()) => {
                 self.session.doubt().await;
-                let what = format!("AWS Batch does not take the session: {}", failure::sentence(&code, &said));
+                let what = format!("AWS does not take the session: {}", failure::sentence(&code, &said));
                 BatchFailure::NoSession(ChainError {
                     link: "role",
                     trouble: Trouble::Refused,
@@ -181,6 +240,16 @@ impl BatchAccess {
     }
 }
 
+/// What is not set here is taken from the timeouts of short calls, so all of them are.
+fn long_poll() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_LIMIT)
+        .read_timeout(LONG_POLL)
+        .operation_attempt_timeout(LONG_POLL)
+        .operation_timeout(LONG_POLL)
+        .build()
+}
+
 /// What AWS says of credentials that have ended, or that it has withdrawn.
 const NOT_TAKEN: [&str; 5] = [
     "ExpiredTokenException",
@@ -190,11 +259,9 @@ const NOT_TAKEN: [&str; 5] = [
     "InvalidSignatureException",
 ];
 
-const THROTTLED: [&str; 4] = ["TooManyRequestsException", "ThrottlingException", "Throttling", "RequestLimitExceeded"];
-
 fn is_throttled<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     let SdkError::ServiceError(service) = error else { return false };
-    service.raw().status().as_u16() == 429 || service.err().code().is_some_and(|code| THROTTLED.contains(&code))
+    failure::asks_for_patience(service.raw().status().as_u16(), service.err().code().unwrap_or_default())
 }
 
 /// Whether a call that failed may have been carried out all the same.

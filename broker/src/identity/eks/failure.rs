@@ -108,18 +108,21 @@ fn is_lasting(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied)
 }
 
-/// STS and EKS ask for patience by a status or by a word; the last word says that STS could not reach the identity provider.
+/// A failure that may be over the next time; the last word says that STS could not reach the identity provider.
 fn is_passing(status: u16, code: &str) -> bool {
-    status >= 500
-        || status == 429
+    status >= 500 || asks_for_patience(status, code) || matches!(code, "RequestTimeout" | "IDPCommunicationError")
+}
+
+/// How the services of AWS say that there were too many requests: by a status, or by a word.
+pub(super) fn asks_for_patience(status: u16, code: &str) -> bool {
+    status == 429
         || matches!(
             code,
             "Throttling"
                 | "ThrottlingException"
                 | "RequestLimitExceeded"
+                | "RequestThrottled"
                 | "TooManyRequestsException"
-                | "RequestTimeout"
-                | "IDPCommunicationError"
         )
 }
 

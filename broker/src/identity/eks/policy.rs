@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Definitions;
+use super::{Definitions, EventsQueue};
 
 /// DescribeCluster on the one cluster. What a token needs, GetCallerIdentity, cannot even be denied.
 pub(super) fn describe_cluster(role: &str, region: &str, cluster: &str) -> Option<String> {
@@ -32,8 +32,14 @@ pub(super) fn folder(role: &str, bucket: &str, root: &str) -> Option<String> {
     ]))
 }
 
-/// Jobs of AWS Batch in one region of the role's account. Which queues and definitions is the role's own policy's business.
-pub(super) fn batch(role: &str, region: &str, definitions: Definitions) -> Option<String> {
+/// Jobs of AWS Batch in one region of the role's account, and the events about them in one queue. Which queues of jobs and which
+/// definitions is the role's own policy's business.
+pub(super) fn batch(
+    role: &str,
+    region: &str,
+    definitions: Definitions,
+    events: Option<&EventsQueue>,
+) -> Option<String> {
     let (partition, account) = parts(role)?;
     let mut change = vec!["batch:SubmitJob", "batch:TerminateJob", "batch:TagResource"];
     if definitions == Definitions::Registered {
@@ -47,10 +53,17 @@ pub(super) fn batch(role: &str, region: &str, definitions: Definitions) -> Optio
         "batch:DescribeJobQueues",
         "batch:DescribeComputeEnvironments",
     ];
-    Some(document(&[
+    let mut statements = vec![
         json!({ "Effect": "Allow", "Action": change, "Resource": format!("arn:{partition}:batch:{region}:{account}:*") }),
         json!({ "Effect": "Allow", "Action": look, "Resource": "*" }),
-    ]))
+    ];
+    statements.extend(events.map(|EventsQueue { account, name, .. }| {
+        json!({
+            "Effect": "Allow", "Action": ["sqs:ReceiveMessage", "sqs:DeleteMessage"],
+            "Resource": format!("arn:{partition}:sqs:{region}:{account}:{name}"),
+        })
+    }));
+    Some(document(&statements))
 }
 
 /// Partition and account of a role's ARN.
@@ -82,13 +95,19 @@ mod tests {
 
     #[test]
     fn a_session_for_batch_runs_jobs_and_registers_only_where_it_should() {
-        let given = batch(ROLE, "us-gov-west-1", Definitions::Given).unwrap();
+        let given = batch(ROLE, "us-gov-west-1", Definitions::Given, None).unwrap();
         assert!(given.contains("arn:aws-us-gov:batch:us-gov-west-1:111122223333:*"), "{given}");
         assert!(
             given.contains("batch:SubmitJob") && !given.contains("RegisterJobDefinition") && !given.contains("eks:")
         );
-        let registered = batch(ROLE, "us-gov-west-1", Definitions::Registered).unwrap();
+        assert!(!given.contains("sqs:"));
+        let queue = EventsQueue { url: String::new(), account: "444455556666".to_owned(), name: "q".repeat(80) };
+        let registered = batch(ROLE, "us-gov-west-1", Definitions::Registered, Some(&queue)).unwrap();
         assert!(registered.contains("batch:RegisterJobDefinition") && registered.len() < LIMIT);
+        let policy: Value = serde_json::from_str(&registered).unwrap();
+        let events = &policy["Statement"][2];
+        assert_eq!(events["Resource"], format!("arn:aws-us-gov:sqs:us-gov-west-1:444455556666:{}", queue.name));
+        assert_eq!(events["Action"], json!(["sqs:ReceiveMessage", "sqs:DeleteMessage"]));
     }
 
     #[test]

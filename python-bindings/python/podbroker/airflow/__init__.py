@@ -1,7 +1,8 @@
 """The Apache Airflow provider of podbroker.
 
-``RemotePodOperator`` takes the place of ``KubernetesPodOperator``, ``EksPodOperator`` and ``BatchOperator`` of those
-that the Amazon provider has; ``PodbrokerHook`` is the connection to the broker; ``podbroker.airflow.exceptions`` is
+``RemotePodOperator`` takes the place of ``KubernetesPodOperator``, ``RemoteJobOperator`` and
+``RemoteStartKueueJobOperator`` of those for Kubernetes Jobs, ``EksPodOperator`` and ``BatchOperator`` of those that the
+Amazon provider has; ``PodbrokerHook`` is the connection to the broker; ``podbroker.airflow.exceptions`` is
 what a failed task raises. The names are imported when they are first used, so that Airflow can read the provider's
 description without loading the operators.
 """
@@ -15,15 +16,25 @@ if TYPE_CHECKING:
     from podbroker.airflow.batch import BatchOperator
     from podbroker.airflow.eks import EksPodOperator
     from podbroker.airflow.hook import PodbrokerHook
+    from podbroker.airflow.kube_job import RemoteJobOperator, RemoteStartKueueJobOperator
     from podbroker.airflow.operator import RemotePodOperator
 
-__all__ = ["BatchOperator", "EksPodOperator", "PodbrokerHook", "RemotePodOperator"]
+__all__ = [
+    "BatchOperator",
+    "EksPodOperator",
+    "PodbrokerHook",
+    "RemoteJobOperator",
+    "RemotePodOperator",
+    "RemoteStartKueueJobOperator",
+]
 
 _HOMES = {
     "BatchOperator": "podbroker.airflow.batch",
     "EksPodOperator": "podbroker.airflow.eks",
     "PodbrokerHook": "podbroker.airflow.hook",
+    "RemoteJobOperator": "podbroker.airflow.kube_job",
     "RemotePodOperator": "podbroker.airflow.operator",
+    "RemoteStartKueueJobOperator": "podbroker.airflow.kube_job",
 }
 
 

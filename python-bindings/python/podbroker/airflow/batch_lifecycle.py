@@ -113,16 +113,6 @@ class BatchLifeCycle(Deferrable, BaseOperator):
         self.log.info("AWS Batch job %s is not waited for", self.job_id)
         return self.job_id
 
-    def _pump_to_name(self, context: Context, *, seconds: float | None = None) -> Pump:
-        """Wait, for so long at most, until the job has its id, or never will."""
-        follow = self._follow = self._open(context, cursor=b"", lines=False)
-        follow.run(lambda: self._is_named(follow) or follow.over(), seconds=seconds)
-        if self._session is not None:
-            self._session.execution = follow.execution
-        self._take_name(context, follow.execution)
-        follow.close()
-        return follow
-
     def _is_named(self, follow: Pump) -> bool:
         return follow.attempt is not None and bool(follow.attempt.batch_job_id)
 

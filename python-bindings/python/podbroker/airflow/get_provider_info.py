@@ -23,7 +23,12 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "podbroker",
-                "python-modules": ["podbroker.airflow.operator", "podbroker.airflow.eks", "podbroker.airflow.batch"],
+                "python-modules": [
+                    "podbroker.airflow.operator",
+                    "podbroker.airflow.eks",
+                    "podbroker.airflow.batch",
+                    "podbroker.airflow.kube_job",
+                ],
             }
         ],
         "triggers": [

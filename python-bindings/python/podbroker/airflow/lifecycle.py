@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from podbroker.airflow._compat import BaseOperator
     from podbroker.airflow.hook import PodbrokerHook
     from podbroker.airflow.logs import LinePrinter
-    from podbroker.airflow.request import Request
+    from podbroker.airflow.request import JobManifest, Request
 
     _Operator = BaseOperator
 else:
@@ -144,7 +144,7 @@ class LifeCycle(_Operator):
 
     def _new_session(
         self,
-        workload: Mapping[str, Any] | BatchWorkload,
+        workload: Mapping[str, Any] | BatchWorkload | JobManifest,
         context: Context,
         *,
         required_features: tuple[str, ...] = (),
@@ -164,7 +164,7 @@ class LifeCycle(_Operator):
 
     def _request_of(
         self,
-        workload: Mapping[str, Any] | BatchWorkload,
+        workload: Mapping[str, Any] | BatchWorkload | JobManifest,
         context: Context,
         *,
         required_features: tuple[str, ...] = (),
@@ -212,6 +212,16 @@ class LifeCycle(_Operator):
         """Handle what comes on the one stream until the predicate holds."""
         if self._follow is not None:
             self._follow.run(until)
+
+    def _pump_to_name(self, context: Context, *, seconds: float | None = None) -> Pump:
+        """Wait, for so long at most, until it is known what the cluster calls it, or that it never will be."""
+        follow = self._follow = self._open(context, cursor=b"", lines=False)
+        follow.run(lambda: self._is_named(follow) or follow.over(), seconds=seconds)
+        if self._session is not None:
+            self._session.execution = follow.execution
+        self._take_name(context, follow.execution)
+        follow.close()
+        return follow
 
     def _open(self, context: Context, *, cursor: bytes, lines: bool = True) -> Pump:
         session, execution = self._session, self._known()

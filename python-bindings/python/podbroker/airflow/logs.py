@@ -122,7 +122,8 @@ class LinePrinter:
         """Tell whether the lines of a container are printed."""
         initial = instance.role in {ContainerRole.INIT, ContainerRole.SIDECAR}
         chosen = self._init_containers if initial else self._containers
-        return chosen is True or instance.container in chosen
+        # Where several pods are told apart by names such as `7/main`, `main` means that of each.
+        return chosen is True or instance.container in chosen or instance.container.rpartition("/")[2] in chosen
 
     def chunk(self, chunk: LogChunk) -> None:
         """Print the lines of a chunk, as far as their container is shown."""

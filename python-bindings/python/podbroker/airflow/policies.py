@@ -14,9 +14,9 @@ from podbroker import FinishAction, Policies, ResultSource
 if TYPE_CHECKING:
     from podbroker.airflow.pod_lifecycle import PodLifeCycle
 
-__all__ = ["policies_of"]
+__all__ = ["FINISH", "policies_of"]
 
-_FINISH = {
+FINISH = {
     "delete_pod": FinishAction.DELETE,
     "delete_succeeded_pod": FinishAction.DELETE_SUCCEEDED,
     "keep_pod": FinishAction.KEEP,
@@ -31,7 +31,7 @@ def policies_of(operator: PodLifeCycle) -> Policies:
     start = (operator.schedule_timeout_seconds or 0) + (operator.startup_timeout_seconds or 0)
     return Policies(
         start_deadline=timedelta(seconds=start) if start else None,
-        finish=_FINISH[operator.on_finish_action.value],
+        finish=FINISH[operator.on_finish_action.value],
         ttl=operator.ttl,
         result=operator.result_source if operator.wants_result else ResultSource.NONE,
         # A user's own sidecar that never ends keeps nothing waiting.

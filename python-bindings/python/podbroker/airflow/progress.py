@@ -112,10 +112,11 @@ class Progress:
         match event:
             case AttemptStarted(attempt=attempt):
                 self._tell_job(attempt)
-                if attempt.pod_name and not attempt.batch_job_id:
+                if attempt.pod_name and not attempt.batch_job_id and not attempt.job_name:
                     self._log.info("Pod %s/%s was created", attempt.pod_namespace, attempt.pod_name)
             case AttemptEnded(attempt=attempt, outcome=outcome):
-                named = f"Job {attempt.batch_job_id}" if attempt.batch_job_id else f"Pod {attempt.pod_name}"
+                job = attempt.batch_job_id or attempt.job_name
+                named = f"Job {job}" if job else f"Pod {attempt.pod_name}"
                 self._log.info("%s ended: %s", named, (outcome or attempt).state.value)
             case LogChunk(instance=instance):
                 if self._printer.shows(instance):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from podbroker import Execution, ExecutionPage, Group, Policies, ServerInfo, Submission, TargetPlace
     from podbroker.airflow.pump import WatchProtocol
 
-__all__ = ["IN_GROUP", "ClientProtocol", "Request", "in_group", "new_request"]
+__all__ = ["IN_GROUP", "ClientProtocol", "JobManifest", "Request", "in_group", "new_request"]
 
 SUBMIT_WINDOW = timedelta(minutes=10)
 """Nothing is created after so long; as the broker's own default."""
@@ -33,6 +33,7 @@ class ClientProtocol(Protocol):
         execution_id: str,
         pod: Mapping[str, Any] | None = None,
         batch: BatchWorkload | None = None,
+        job: Mapping[str, Any] | None = None,
         submit_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         policies: Policies | None = None,
@@ -73,13 +74,20 @@ class ClientProtocol(Protocol):
         """Say what the broker can do."""
 
 
+@dataclass(frozen=True, slots=True)
+class JobManifest:
+    """A Kubernetes Job, to be told apart from a pod."""
+
+    manifest: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What is submitted; repeated unchanged."""
 
     target: str | TargetPlace
     execution_id: str
-    workload: Mapping[str, Any] | BatchWorkload
+    workload: Mapping[str, Any] | BatchWorkload | JobManifest
     """A pod's manifest, or a job."""
     labels: Mapping[str, str]
     policies: Policies
@@ -90,19 +98,24 @@ class Request:
     @property
     def pod(self) -> Mapping[str, Any] | None:
         """The pod's manifest; None of a job."""
-        return None if isinstance(self.workload, BatchWorkload) else self.workload
+        return None if isinstance(self.workload, BatchWorkload | JobManifest) else self.workload
 
     @property
     def batch(self) -> BatchWorkload | None:
-        """The job; None of a pod."""
+        """The job of AWS Batch; None of anything else."""
         return self.workload if isinstance(self.workload, BatchWorkload) else None
+
+    @property
+    def job(self) -> Mapping[str, Any] | None:
+        """The Kubernetes Job's manifest; None of anything else."""
+        return self.workload.manifest if isinstance(self.workload, JobManifest) else None
 
 
 def new_request(
     *,
     target: str | TargetPlace,
     execution_id: str,
-    workload: Mapping[str, Any] | BatchWorkload,
+    workload: Mapping[str, Any] | BatchWorkload | JobManifest,
     labels: Mapping[str, str],
     policies: Policies,
     required_features: tuple[str, ...] = (),

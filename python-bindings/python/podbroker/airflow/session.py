@@ -271,6 +271,7 @@ class Session:
             execution_id=self._request.execution_id,
             pod=self._request.pod,
             batch=self._request.batch,
+            job=self._request.job,
             submit_before=self._request.submit_before,
             labels=self._request.labels,
             policies=self._request.policies,

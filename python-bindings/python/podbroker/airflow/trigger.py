@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from podbroker.airflow.loading import load, loaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from podbroker.airflow.progress import Progress
 
 __all__ = ["RemotePodTrigger", "to_its_end"]
+
+FOLLOWER = "podbroker.airflow.follower"
+"""What a trigger does; it takes seconds to import."""
 
 HOLD_SECONDS = 10.0
 """How long after the deferral an event is said at the earliest. Airflow fails a task that comes back before its
@@ -153,7 +157,7 @@ class RemotePodTrigger(BaseTrigger):
     async def _made(self) -> Follower:
         if self._follower is None:
             # In a thread: the event loop goes on meanwhile.
-            module = await asyncio.to_thread(import_module, "podbroker.airflow.follower")
+            module: Any = loaded(FOLLOWER) or await asyncio.to_thread(load, FOLLOWER)
             self._follower = module.Follower(self)
         return self._follower
 

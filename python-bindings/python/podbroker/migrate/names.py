@@ -30,7 +30,7 @@ class Kind(Enum):
     """What an operator name means."""
 
     POD = "pod"
-    """``KubernetesPodOperator`` or ``RemotePodOperator``."""
+    """``KubernetesPodOperator`` or ``RemotePodOperator``, or those for Jobs, which take the same arguments and more."""
     EKS = "eks"
     """``EksPodOperator`` of either side."""
     BATCH = "batch"
@@ -52,6 +52,8 @@ NEW_MODULE: Final = "podbroker.airflow"
 """Where DAGs import from."""
 
 _POD: Final = New(NEW_MODULE, "RemotePodOperator", Kind.POD)
+_JOB: Final = New(NEW_MODULE, "RemoteJobOperator", Kind.POD)
+_KUEUE: Final = New(NEW_MODULE, "RemoteStartKueueJobOperator", Kind.POD)
 _EKS: Final = New(NEW_MODULE, "EksPodOperator", Kind.EKS)
 _KUBERNETES: Final = "airflow.providers.cncf.kubernetes"
 _AMAZON: Final = "airflow.providers.amazon.aws.operators.eks"
@@ -75,6 +77,8 @@ OPERATORS: Final = {
     # Where it was until release 10 of the provider, and in Airflow 1.10.
     f"{_KUBERNETES}.operators.kubernetes_pod.KubernetesPodOperator": _POD,
     "airflow.contrib.operators.kubernetes_pod_operator.KubernetesPodOperator": _POD,
+    f"{_KUBERNETES}.operators.job.KubernetesJobOperator": _JOB,
+    f"{_KUBERNETES}.operators.kueue.KubernetesStartKueueJobOperator": _KUEUE,
     f"{_AMAZON}.EksPodOperator": _EKS,
     # Its name until release 3 of the Amazon provider.
     f"{_AMAZON}.EKSPodOperator": _EKS,
@@ -93,7 +97,16 @@ MODULES: Final = frozenset(name.rpartition(".")[0] for name in OPERATORS)
 OURS: Final = {
     **{
         f"{NEW_MODULE}{inner}.{new.name}": new
-        for inner, new in (("", _POD), (".operator", _POD), ("", _EKS), (".eks", _EKS))
+        for inner, new in (
+            ("", _POD),
+            (".operator", _POD),
+            ("", _JOB),
+            (".kube_job", _JOB),
+            ("", _KUEUE),
+            (".kube_job", _KUEUE),
+            ("", _EKS),
+            (".eks", _EKS),
+        )
     },
     **{f"{new.module}.{new.name}": new for new in OPERATORS.values() if new.kind is Kind.DECORATOR},
 }
@@ -122,6 +135,8 @@ WITHOUT_EFFECT: Final = {
     "trigger_kwargs": "there is no trigger of upstream that would take them",
     "poll_interval": _POLLING,
     "startup_check_interval_seconds": _POLLING,
+    "job_poll_interval": _POLLING,
+    "discover_pods_retry_number": _POLLING,
     "base_container_status_polling_interval": _POLLING,
     "xcom_sidecar_container_security_context": "the broker's own sidecar fits the `restricted` pod security standard",
 }
@@ -175,8 +190,9 @@ OTHERS: Final = {
     f"{_KUBERNETES}.hooks.kubernetes.AsyncKubernetesHook": "the hook speaks to a cluster itself",
     f"{_KUBERNETES}.utils.pod_manager.PodManager": "the class speaks to a cluster itself",
     f"{_KUBERNETES}.triggers.pod.KubernetesPodTrigger": "the trigger speaks to a cluster itself",
-    f"{_KUBERNETES}.operators.job.KubernetesJobOperator": "there is no such operator here",
-    f"{_KUBERNETES}.operators.kueue.KubernetesStartKueueJobOperator": "there is no such operator here",
+    f"{_KUBERNETES}.operators.job.KubernetesDeleteJobOperator": "there is no such operator here",
+    f"{_KUBERNETES}.operators.job.KubernetesPatchJobOperator": "there is no such operator here",
+    f"{_KUBERNETES}.operators.kueue.KubernetesInstallKueueOperator": "there is no such operator here",
     f"{_KUBERNETES}.operators.resource.KubernetesCreateResourceOperator": "there is no such operator here",
     f"{_KUBERNETES}.operators.resource.KubernetesDeleteResourceOperator": "there is no such operator here",
     f"{_KUBERNETES}.operators.spark_kubernetes.SparkKubernetesOperator": "there is no such operator here",

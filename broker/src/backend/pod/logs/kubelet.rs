@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use super::super::api::{ApiError, LogRequest};
-use super::source::{Body, LogSource};
+use super::source::{Body, BrokeOff, LogSource};
 
 pub(super) const S: i64 = 1_000_000_000;
 /// 2026-11-21T08:00:00Z
@@ -31,8 +31,10 @@ pub(super) struct State {
     pub(super) is_deleted: bool,
     pub(super) stalled_until: Instant,
     pub(super) cuts: u64,
-    /// The latest cut ended its answers as an end of the log does.
-    pub(super) cuts_cleanly: bool,
+    /// How the latest cut ended its answers.
+    pub(super) cut: CutKind,
+    /// So many answers that are asked for next say why the log cannot be read, and nothing else.
+    pub(super) refusals: u64,
     /// How often the open answers went silent for good, without an end.
     pub(super) silences: u64,
     pub(super) requests: u64,
@@ -55,6 +57,31 @@ impl State {
     }
 }
 
+/// How an answer is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CutKind {
+    /// In the middle of a line.
+    Error,
+    /// A follow ends as at the end of the log.
+    Clean,
+    /// With the kubelet's error as its last bytes.
+    Told,
+}
+
+/// What the kubelet writes where it cannot read, in two pieces.
+fn error(number: u64) -> [Bytes; 2] {
+    let path = "/var/log/pods/n_x-1_u/base/0.log";
+    let text = match number % 4 {
+        0 => format!("failed to try resolving symlinks in path {path:?}: lstat {path}: no such file or directory"),
+        1 => format!("failed to open log file {path:?}: open {path}: no such file or directory"),
+        2 => "unable to retrieve container logs for containerd://0a1b2c".to_owned(),
+        _ => "rpc error: code = NotFound desc = an error occurred when try to find container".to_owned(),
+    };
+    let mut first = Bytes::from(text);
+    let second = first.split_off(usize::try_from(number * 7 % 40).unwrap());
+    [first, second]
+}
+
 pub(super) struct Kubelet {
     pub(super) state: Mutex<State>,
     changed: watch::Sender<u64>,
@@ -72,7 +99,8 @@ impl Kubelet {
             is_deleted: false,
             stalled_until: began,
             cuts: 0,
-            cuts_cleanly: false,
+            cut: CutKind::Error,
+            refusals: 0,
             silences: 0,
             requests: 0,
         };
@@ -93,8 +121,16 @@ impl Kubelet {
         self.state.lock().unwrap().cuts != cuts
     }
 
-    fn cuts_cleanly(&self) -> bool {
-        self.state.lock().unwrap().cuts_cleanly
+    /// What comes last of an answer that is cut, within those bytes.
+    fn cut_off(&self, follow: bool, bytes: &[u8]) -> Vec<Result<Bytes, BrokeOff>> {
+        let cut = self.state.lock().unwrap().cut;
+        match cut {
+            CutKind::Clean if follow => vec![],
+            CutKind::Told => error(u64::from(follow)).map(Ok).into(),
+            CutKind::Error | CutKind::Clean => {
+                vec![Ok(Bytes::copy_from_slice(&bytes[..bytes.len() / 2])), Err("cut".into())]
+            }
+        }
     }
 
     /// Never returns once the answer went silent.
@@ -151,8 +187,14 @@ impl LogSource for Arc<Kubelet> {
             let (cuts, silences, mut file, mut line) = {
                 let mut state = kubelet.state.lock().unwrap();
                 state.requests += 1;
-                if state.ended && state.is_deleted {
+                let is_gone = state.ended && state.is_deleted;
+                // The pod is known for a while after its files went.
+                if is_gone && state.requests.is_multiple_of(2) {
                     return Err(refused(404));
+                }
+                if is_gone || state.refusals > 0 {
+                    state.refusals = state.refusals.saturating_sub(1);
+                    return Ok(futures::stream::iter(error(state.requests).map(Ok)).boxed());
                 }
                 let files = &state.runs[run];
                 let lines = files.last().unwrap().len();
@@ -181,9 +223,8 @@ impl LogSource for Arc<Kubelet> {
                         let may_write = kubelet.may_write(cuts).await;
                         kubelet.may_speak(silences).await;
                         if !may_write {
-                            if !(follow && kubelet.cuts_cleanly()) {
-                                yield Ok(Bytes::from(bytes[..bytes.len() / 2].to_vec()));
-                                yield Err("cut".into());
+                            for piece in kubelet.cut_off(follow, &bytes) {
+                                yield piece;
                             }
                             return;
                         }
@@ -212,8 +253,8 @@ impl LogSource for Arc<Kubelet> {
                             let _ = changed.changed().await;
                             kubelet.may_speak(silences).await;
                             if kubelet.is_cut(cuts) {
-                                if !(follow && kubelet.cuts_cleanly()) {
-                                    yield Err("cut".into());
+                                for piece in kubelet.cut_off(follow, &[]) {
+                                    yield piece;
                                 }
                                 return;
                             }

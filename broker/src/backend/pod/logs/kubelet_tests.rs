@@ -153,6 +153,39 @@ fn a_log_that_goes_with_its_container_while_nobody_reads_is_marked() {
     assert_eq!(heard[0].gaps[0].reason, GapReason::PodDeleted);
 }
 
+#[test]
+fn what_the_kubelet_says_of_a_file_that_it_cannot_read_is_no_line_and_no_end() {
+    let pause = || Act::Sleep { millis: 1000 };
+    for answers in 1..3 {
+        let refuse = || Act::Refuse { answers };
+        for acts in [
+            // Before the file is there.
+            vec![refuse(), WRITE, pause(), WRITE],
+            // When it is opened again.
+            vec![WRITE, pause(), refuse(), Act::Cut, WRITE, pause(), WRITE],
+            // In the midst of its lines, and of those of the last read.
+            vec![WRITE, pause(), Act::ToldCut, WRITE, Act::Sleep { millis: 3000 }, WRITE, Act::ToldCut, refuse()],
+            // In the last read.
+            vec![WRITE, pause(), WRITE, refuse()],
+        ] {
+            let habits = [Habit::default(), Habit { late: 300, lets_go: Some(1), away: 2000, ..Habit::default() }];
+            let (written, heard, _) = run(&acts, &habits, SpoolLimits::default(), 1000);
+            assert!(heard.iter().all(|heard| heard.items.len() == written && heard.gaps.is_empty()), "{heard:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_any_more_is_marked() {
+    // The follow is cut off, and nothing is said any more but that.
+    let acts = [WRITE, Act::Sleep { millis: 2000 }, Act::Cut, Act::Refuse { answers: 1000 }, WRITE];
+    let (_, heard, kubelet) = run(&acts, &[Habit::default()], SpoolLimits::default(), 1000);
+    assert_eq!((heard[0].items.iter().flatten().count(), heard[0].gaps.len()), (50, 1), "{heard:?}");
+    assert_eq!(heard[0].gaps[0].reason, GapReason::PodDeleted);
+    // It is not asked for ever.
+    assert!(kubelet.state.lock().unwrap().requests < 20);
+}
+
 /// What is heard of a container that has written everything before it is followed, and whose pod goes with its end.
 fn short_life(lines: i64, padding: usize, nature: &Nature) -> Heard {
     runtime().block_on(async {
@@ -263,6 +296,8 @@ fn fault() -> impl Strategy<Value = Act> {
     prop_oneof![
         2 => Just(Act::Cut),
         1 => Just(Act::CleanCut),
+        1 => Just(Act::ToldCut),
+        1 => (1_u64..3).prop_map(|answers| Act::Refuse { answers }),
         1 => (0_u64..15_000).prop_map(|millis| Act::Stall { millis }),
         1 => Just(Act::Silence),
         1 => Just(Act::Delete),
@@ -381,7 +416,7 @@ proptest! {
             prop_oneof![
                 6 => act().prop_filter("rotation", |act| !matches!(act, Act::Rotate)),
                 1 => clock(),
-                1 => prop_oneof![Just(Act::Cut), Just(Act::CleanCut)],
+                1 => prop_oneof![Just(Act::Cut), Just(Act::CleanCut), Just(Act::ToldCut)],
             ],
             1..25,
         ),

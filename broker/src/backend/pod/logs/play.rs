@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::carrier::Carrier;
-use super::kubelet::{BASE, Kubelet, S};
+use super::kubelet::{BASE, CutKind, Kubelet, S};
 use super::*;
 use crate::execution::{ContainerRole, Gap, LogLine, PolicyDefaults, PolicyRequest};
 
@@ -35,6 +35,12 @@ pub(super) enum Act {
     Cut,
     /// Every open follow ends, as if the container had.
     CleanCut,
+    /// Every open answer ends with the kubelet's error in place of further lines.
+    ToldCut,
+    /// So many answers that are asked for next are nothing but such an error.
+    Refuse {
+        answers: u64,
+    },
     /// Every open answer goes silent and stays open, as behind a firewall that has forgotten the connection.
     Silence,
     /// The container ends, and is started again so much later.
@@ -157,11 +163,16 @@ pub(super) async fn hear(logs: Arc<Logs>, mut view: watch::Receiver<Arc<View>>, 
     }
 }
 
+/// Some lines of the container begin as the kubelet's errors do.
+const LIKE_AN_ERROR: &str = "unable to retrieve container logs for ";
+
 pub(super) fn number(line: &LogLine) -> usize {
-    std::str::from_utf8(&line.content).unwrap().trim_end_matches('.').parse().unwrap()
+    let text = std::str::from_utf8(&line.content).unwrap();
+    text.strip_prefix(LIKE_AN_ERROR).unwrap_or(text).trim_end_matches('.').parse().unwrap()
 }
 
 /// Plays the acts to watchers; returns how many lines each run of the container has written, and what each watcher heard.
+#[expect(clippy::too_many_lines, reason = "one arm for each act")]
 pub(super) async fn play(
     acts: &[Act],
     habits: &[Habit],
@@ -196,8 +207,9 @@ pub(super) async fn play(
                                 let early = if number % 3 == 2 { jitter } else { 0 };
                                 let nanos = now - step * i64::from(some[some.len() - 1] - number) - early;
                                 let padding = ".".repeat(usize::from(number % 40));
+                                let like = if number % 40 == 39 { LIKE_AN_ERROR } else { "" };
                                 let written = written.last_mut().unwrap();
-                                state.files().last_mut().unwrap().push((nanos, format!("{written}{padding}")));
+                                state.files().last_mut().unwrap().push((nanos, format!("{like}{written}{padding}")));
                                 *written += 1;
                             }
                         });
@@ -242,10 +254,15 @@ pub(super) async fn play(
                     });
                     view_sender.send_replace(view(Stands::Runs, restarts, last));
                 }
-                Act::Cut | Act::CleanCut => {
+                Act::Refuse { answers } => kubelet.change(|state| state.refusals = answers.max(state.refusals)),
+                Act::Cut | Act::CleanCut | Act::ToldCut => {
                     kubelet.change(|state| {
                         state.cuts += 1;
-                        state.cuts_cleanly = matches!(act, Act::CleanCut);
+                        state.cut = match act {
+                            Act::CleanCut => CutKind::Clean,
+                            Act::ToldCut => CutKind::Told,
+                            _ => CutKind::Error,
+                        };
                     });
                 }
             }

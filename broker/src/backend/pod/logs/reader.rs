@@ -39,7 +39,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often an answer that the log is not there is believed only half, once the container has ended.
-const MISSING_TRIES: u32 = 3;
+pub(super) const MISSING_TRIES: u32 = 3;
 
 /// How long a cluster that does not know the broker is asked again: longer than it takes to renew a session.
 const UNAUTHENTICATED: Duration = Duration::from_mins(2);
@@ -116,6 +116,8 @@ pub(super) struct Reader {
     read_out: Option<(End, Option<Last>)>,
     pause: Duration,
     missing: u32,
+    /// The latest answer ended with this in place of lines.
+    pub(super) refused: Option<ApiError>,
     /// Since when the cluster does not know the broker.
     refused_since: Option<Instant>,
 }
@@ -145,6 +147,7 @@ impl Reader {
             read_out: None,
             pause: FIRST_PAUSE,
             missing: 0,
+            refused: None,
             refused_since: None,
         }
     }
@@ -172,7 +175,11 @@ impl Reader {
                 (Life::Ended, _) | (_, ReadMode::SoFar) => Kind::Whole,
             };
             let (reach, place) = (self.reach, &self.place);
-            match self.ask(kind, place, self.lines_of(reach, place), standing.place).await {
+            let answer = match self.refused.take() {
+                Some(error) => Err(error),
+                None => self.ask(kind, place, self.lines_of(reach, place), standing.place).await,
+            };
+            match answer {
                 Ok(body) => {
                     self.refused_since = None;
                     self.begin(reach);
@@ -306,7 +313,7 @@ impl Reader {
     pub(super) fn hand_on(&mut self, verdict: Verdict, line: LogLine, chunk: &mut Chunk) {
         match verdict {
             Verdict::HandOn => {
-                self.pause = FIRST_PAUSE;
+                (self.pause, self.missing) = (FIRST_PAUSE, 0);
                 chunk.push(line);
             }
             Verdict::PassOver if chunk.lines.is_empty() => chunk.before = self.place.position(),
@@ -342,13 +349,6 @@ impl Reader {
             }
         };
         Some(self.gap(reason, next, message))
-    }
-
-    /// What is missing at the end of the file.
-    pub(super) fn lost_at_the_end(&mut self) -> Option<Gap> {
-        let is_empty = matches!(std::mem::replace(&mut self.reached, Reach::All), Reach::Known(_));
-        let lost = self.place.end().or(is_empty.then_some(Lost::Gone))?;
-        self.lost(lost, None)
     }
 
     pub(super) async fn pause_after(&mut self, broke: Broke) {

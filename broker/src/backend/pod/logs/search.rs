@@ -7,11 +7,12 @@
 use futures::StreamExt as _;
 
 use super::super::chunk::{CHUNK_BYTES, Chunk};
+use super::super::kubelet_error::KubeletError;
 use super::super::lines::Splitter;
-use super::super::place::{Place, Verdict};
+use super::super::place::{Lost, Place, Verdict};
 use super::continuity::Continuity;
 use super::reader::{Kind, Reader, STATUS_DELAY};
-use crate::execution::LogLine;
+use crate::execution::{Gap, LogLine};
 
 /// How many lines a read that goes on asks for at first: a second or two of a busy container, and 100 kB of usual lines.
 const TAIL_LINES: u64 = 1000;
@@ -76,6 +77,22 @@ impl Reader {
         }
     }
 
+    /// The open answer ended with an error in place of the lines, or of those after what it has brought. The next opening deals
+    /// with it as with one that was answered at once.
+    pub(super) fn refuse(&mut self, error: KubeletError, has_lines: bool) {
+        if !has_lines {
+            (self.reach, self.place) = (self.reached, self.began.clone());
+        }
+        self.refused = Some(error.into());
+    }
+
+    /// What is missing at the end of the file.
+    pub(super) fn lost_at_the_end(&mut self) -> Option<Gap> {
+        let is_empty = matches!(std::mem::replace(&mut self.reached, Reach::All), Reach::Known(_));
+        let lost = self.place.end().or(is_empty.then_some(Lost::Gone))?;
+        self.lost(lost, None)
+    }
+
     /// The answer was silent for a while, or has ended. Whether another one may tell more about where the position is.
     pub(super) async fn look_further(&mut self) -> bool {
         if self.place.is_found() {
@@ -117,12 +134,7 @@ impl Reader {
             if let Some(bytes) = piece {
                 splitter.push(&bytes.ok()?);
             }
-            loop {
-                let line = match splitter.next_line() {
-                    None if is_over => splitter.rest(),
-                    line => line,
-                };
-                let Some(line) = line else { break };
+            while let Some(line) = splitter.next(is_over).ok()? {
                 may_be_cut |= lines == 0 && place.may_be_cut_by(&line);
                 (lines, longest) = (lines + 1, longest.max(line.content.len()));
                 match place.take(&line) {

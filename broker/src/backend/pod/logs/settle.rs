@@ -175,7 +175,7 @@ impl Reader {
                 Some(bytes) => splitter.push(&bytes.ok()?),
                 None => is_over = true,
             }
-            while let Some(line) = splitter.next_line().or_else(|| is_over.then(|| splitter.rest()).flatten()) {
+            while let Some(line) = splitter.next(is_over).ok()? {
                 let it = Last::of(&line);
                 file.head.get_or_insert(it);
                 lines += 1;
@@ -209,7 +209,7 @@ impl Reader {
                 while let Some(bytes) = body.next().await {
                     splitter.push(&bytes.ok()?);
                 }
-                splitter.next_line().or_else(|| splitter.rest())
+                splitter.next(true).ok().flatten()
             };
             if let Ok(Some(head)) = tokio::time::timeout(HEAD_DEADLINE, read).await {
                 return Some(head);

@@ -9,10 +9,11 @@ use tracing::debug;
 
 use super::super::api::LogRequest;
 use super::super::chunk::{CHUNK_DELAY, Chunk, LogItem};
+use super::super::kubelet_error::KubeletError;
 use super::super::lines::Splitter;
 use super::super::place::{LogStart, Place};
 use super::continuity::Arrival;
-use super::reader::{Broke, Kind, Opening, Reader, SEARCH, Taken};
+use super::reader::{Broke, Kind, MISSING_TRIES, Opening, Reader, SEARCH, Taken};
 use super::source::{BrokeOff, LogSource};
 use super::status::{Kept, Status};
 use crate::execution::{Completeness, InstancePosition, Position};
@@ -55,10 +56,11 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
             let mut chunk = Chunk::new(reader.place.position());
             let mut ask = Ask::Early;
             let mut waiting = Instant::now();
-            let mut looked_further = false;
+            let (mut looked_further, mut has_lines) = (false, false);
             let mut arrival = Arrival { now: reader.source.now(), waited: Duration::ZERO };
             let mut broke = 'answer: loop {
                 while let Some(line) = splitter.next_line() {
+                    has_lines = true;
                     let before = reader.place.position();
                     let Taken::Line(verdict, gap) = reader.take(&line, kind, &mut arrival).await else {
                         break 'answer Broke::NotFound;
@@ -139,7 +141,18 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
             };
             // The end of a read without follow is the end of the file. What a follow leaves behind may be half a line.
             let rest = splitter.rest();
-            let has_rest = rest.is_some();
+            let has_rest = !matches!(rest, Ok(None));
+            let rest = match rest {
+                // A follow that has brought lines goes on as after any other end.
+                Err(error) if broke == Broke::End && (kind == Kind::Whole || !has_lines) => {
+                    if chunk.first_at.is_some() {
+                        yield chunk.take(reader.place.position());
+                    }
+                    reader.refuse(error, has_lines);
+                    continue;
+                }
+                rest => rest.ok().flatten(),
+            };
             if (kind, broke) == (Kind::Whole, Broke::End)
                 && let Some(line) = rest
             {
@@ -174,15 +187,17 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
 
 /// Whether the current file has the line of the position. Asks until there is an answer.
 pub(super) async fn has(source: &Arc<dyn LogSource>, status: &mut Status, position: Position) -> bool {
+    let mut missing = 0;
     loop {
         let standing = status.look();
-        if standing.gone.is_some() {
+        if standing.gone.is_some() || missing == MISSING_TRIES {
             return false;
         }
         match file_has(source, status, standing.place, position).await {
             Ok(answer) => return answer,
             Err(error) => {
                 debug!(error = &*error, "a log cannot be read yet");
+                missing += u32::from(error.is::<KubeletError>());
                 let _ = tokio::time::timeout(PAUSE, status.changed()).await;
             }
         }
@@ -215,7 +230,7 @@ async fn file_has(
             Some(bytes) => splitter.push(&bytes?),
             None => is_over = true,
         }
-        while let Some(line) = splitter.next_line().or_else(|| is_over.then(|| splitter.rest()).flatten()) {
+        while let Some(line) = splitter.next(is_over)? {
             if place.take(&line).1.is_some() {
                 return Ok(false);
             }

@@ -206,6 +206,50 @@ async fn a_job_of_which_nothing_was_seen_but_its_success_has_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_of_the_jobs_own_is_told_as_ended_once_the_job_says_why_or_does_not_for_too_long() {
+    let spot = || attempt("p", Some(143), "Host EC2 (instance i-1) terminated.");
+    for (says_so_after, class) in [(5, FailureClass::SpotInterrupted), (300, FailureClass::Application)] {
+        let (world, stop) = (World::new(), CancellationToken::new());
+        let backend = world.backend(&stop).await;
+        let (tenant, id) = (address().tenant, address().id);
+        backend.submit(&tenant, request()).await.unwrap();
+        until(async || world.annotation("podbroker.io/job").is_some()).await;
+        let events = backend.watch(&tenant, &id, &[], EVERYTHING).await.unwrap();
+        let began = tokio::time::Instant::now();
+        let acting = async {
+            let told = |name: &str, turn, version, status| {
+                backend.hub.apply_part(&carrier(&pod(name, "job-1", turn, version, status)));
+            };
+            told("p", 1, 7, runs());
+            told("p", 1, 8, ends(143, "Error"));
+            told("q", 2, 9, runs());
+            tokio::time::sleep(Duration::from_secs(says_so_after)).await;
+            let attempts = vec![spot(), attempt("q", None, "")];
+            backend.hub.describe_job(Job { attempts, ..job("job-1", JobState::Running) });
+            tokio::time::sleep(Duration::from_mins(5)).await;
+            told("q", 2, 10, ends(0, "Completed"));
+            let attempts = vec![spot(), attempt("q", Some(0), "")];
+            backend.hub.describe_job(Job { attempts, ..job("job-1", JobState::Succeeded) });
+        };
+        let hearing = events.map(Result::unwrap).map(|event| (began.elapsed().as_secs(), event)).collect::<Vec<_>>();
+        let (events, ()) = futures::join!(hearing, acting);
+        let ends: Vec<_> = events
+            .iter()
+            .filter_map(|(at, event)| match &event.kind {
+                EventKind::AttemptEnded(attempt, outcome) => Some((attempt.number, outcome.class, *at)),
+                _ => None,
+            })
+            .collect();
+        let [(1, first, at), (2, None, _)] = ends[..] else { panic!("{ends:?}") };
+        // It is waited for as long as for the rest of its lines.
+        assert_eq!((first, (5..40).contains(&at)), (Some(class), true), "{ends:?}");
+        let Some((_, Event { kind: EventKind::End(last), .. })) = events.last() else { panic!("{events:?}") };
+        assert_eq!(last.state, State::Succeeded);
+        stop.cancel();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_validation_says_what_would_be_sent_and_makes_nothing() {
     let (world, stop) = (World::new(), CancellationToken::new());
     let backend = world.backend(&stop).await;

@@ -213,7 +213,7 @@ impl Ledger {
         }
         // Of an array only the end of all that are there says something about the job.
         let is_alone = || lane.seen.parts.iter().all(|part| part.has_said_all());
-        if is_news && (part.index.is_none() || is_alone()) {
+        if is_news && (part.slot.is_none() || is_alone()) {
             self.jobs.hasten(&part.job);
         }
         Some(Arc::clone(&part.view))

@@ -11,7 +11,7 @@ use super::super::container::{ContainerState, ContainerView, Termination};
 use super::super::node::NodeContact;
 use super::super::view::{Nature, Phase, View};
 use super::named::Named;
-use super::part::Part;
+use super::part::{Part, of_cluster};
 use super::verdict::EndView;
 use super::{Record, Turn};
 use crate::backend::job::{Job, JobAttempt, JobContainer, JobState};
@@ -34,7 +34,9 @@ pub(super) fn views(bare: &View, record: &Record, seen: &Seen) -> Vec<View> {
     let parts: Vec<_> = seen.parts.iter().filter(|part| !id.is_empty() && part.job == id).cloned().collect();
     let job = seen.job.as_ref().filter(|job| job.id == id);
     let first = seen.parts.iter().min_by_key(|part| (part.view.created, part.job.as_str()));
-    let heard = first.filter(|_| record.made.is_none()).map(|part| part.job.clone());
+    // Pods of a Job of the cluster may still be those of an earlier record of that name, and its own name tells better.
+    let tells = |part: &&Arc<Part>| record.made.is_none() && of_cluster(&part.job).is_none();
+    let heard = first.filter(tells).map(|part| part.job.clone());
     let ended = seen.ended.filter(|_| job.is_some());
     let known = Record { parts, job: job.cloned(), ended, heard, ..record.clone() };
     let count = count(&known);
@@ -64,8 +66,8 @@ fn count(record: &Record) -> usize {
 }
 
 fn view(bare: &View, known: &Record, left_queue: Option<Timestamp>, index: usize, turn: Turn) -> View {
-    let mine = |part: &&Arc<Part>| part.index.is_some() || part.turn as usize == index + 1;
-    let is_passed = known.parts.iter().any(|part| part.index.is_none() && part.turn as usize > index + 1);
+    let mine = |part: &&Arc<Part>| part.slot.is_some() || part.turn as usize == index + 1;
+    let is_passed = known.parts.iter().any(|part| part.slot.is_none() && part.turn as usize > index + 1);
     let parts: Vec<_> = known.parts.iter().filter(mine).cloned().collect();
     let told = told(known, index);
     let end = EndView::of(known, turn);
@@ -95,9 +97,17 @@ fn view(bare: &View, known: &Record, left_queue: Option<Timestamp>, index: usize
         nominated: first(|view| !view.nominated.is_empty()).map(|view| view.nominated.clone()).unwrap_or_default(),
         contact: first(|view| view.contact == NodeContact::Lost).map_or(bare.contact, |view| view.contact),
         capacity: latest.map_or(bare.capacity, |view| view.capacity),
-        events: if known.is_array() { Vec::new() } else { latest.map(|view| view.events.clone()).unwrap_or_default() },
-        // A start deadline counts from here: what waits in a queue is not late.
-        queued_until: created.or(left_queue),
+        events: if known.is_array() && !known.is_of_cluster() {
+            Vec::new()
+        } else {
+            latest.map(|view| view.events.clone()).unwrap_or_default()
+        },
+        // A start deadline counts from here: what waits in a queue is not late. A Job may go back into its queue.
+        queued_until: if known.is_of_cluster() {
+            known.job.as_ref().and_then(|job| job.started).or(left_queue)
+        } else {
+            created.or(left_queue)
+        },
         containers,
         nature: Nature::Record(Arc::new(Record { parts, turn, is_passed, ..known.clone() })),
         ..bare.clone()

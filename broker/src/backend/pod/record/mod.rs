@@ -35,10 +35,11 @@ use serde_json::{Map, Value, json};
 
 pub(super) use self::ledger::Ledger;
 pub(super) use self::next::Step;
-pub(super) use self::part::{Part, real_name};
+pub(super) use self::part::{Part, job_id, of_cluster, real_name};
 pub(super) use self::runner::Runner;
 pub(super) use self::runs::{Log, Run, UNKNOWN, runs};
 pub(super) use self::status::{Queue, queue, status};
+pub(super) use self::verdict::is_untold;
 use super::PodSettings;
 use super::names::{DOUBT, JOB, OUTCOME, SUBMITTING};
 use super::view::View;
@@ -46,9 +47,20 @@ use crate::backend::job::{Job, JobCounters, JobState};
 use crate::error::Error;
 use crate::execution::{Outcome, Policies, ResultSource, Workload};
 
+/// Whose the jobs of a target are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// Of AWS Batch.
+    Batch,
+    /// Of the cluster itself (`batch/v1`).
+    Cluster,
+}
+
 /// How a target runs jobs.
 #[derive(Debug, Clone)]
 pub struct RecordSettings {
+    /// Whose they are.
+    pub kind: JobKind,
     /// So long after a submit that was not answered its job is looked for. Longer than a submit may be under way, and than it
     /// takes until a list of jobs has it.
     pub settle: Duration,
@@ -187,9 +199,14 @@ impl Record {
         self.made.as_ref().map_or("", |made| made.id.as_str())
     }
 
+    /// It is a Job of the cluster.
+    pub(super) fn is_of_cluster(&self) -> bool {
+        of_cluster(self.job_id()).is_some()
+    }
+
     /// The name and the uid of the pod, as far as there is one pod and it is known.
     pub(super) fn pod(&self) -> (String, String) {
-        if self.is_array() {
+        if self.is_array() && !(self.is_of_cluster() && self.parts.len() == 1) {
             return (String::new(), String::new());
         }
         if let Some(part) = self.parts.last() {
@@ -216,11 +233,14 @@ impl Record {
 
     /// The job has children, which have pods each.
     pub(super) fn is_array(&self) -> bool {
-        self.size().is_some() || self.parts.iter().any(|part| part.index.is_some())
+        self.size().is_some() || self.parts.iter().any(|part| part.slot.is_some())
     }
 
-    /// How many children the job has, if it is known to have any.
+    /// How many children the job has, if it is known to have any. How many pods a Job of the cluster makes nobody knows before.
     pub(super) fn size(&self) -> Option<u32> {
+        if self.is_of_cluster() {
+            return None;
+        }
         let children = self.job.as_ref().and_then(|job| job.children.as_ref());
         let told = children.map(|children| children.iter().map(|(_, count)| count).sum());
         told.or_else(|| self.written.as_ref()?.children)
@@ -252,11 +272,15 @@ pub(super) fn object(
             }
             None
         }
-        Workload::Pod(manifest) => {
-            let metadata = manifest.get("metadata");
-            let wish = |field: &str| metadata?.get(field)?.as_str().map(|name| name.chars().take(253).collect());
-            wish("name").or_else(|| wish("generateName"))
+        Workload::Job(manifest) => {
+            let limit = manifest.get("spec").and_then(|spec| spec.get("backoffLimit"));
+            if policies.infra_retry.is_some() && limit.and_then(Value::as_u64) != Some(0) {
+                let why = "needs a Job with spec.backoffLimit 0: one of the two makes further attempts";
+                return Err(Error::invalid_spec("policies.infra_retry", why));
+            }
+            wished(manifest)
         }
+        Workload::Pod(manifest) => wished(manifest),
     };
     let Value::Object(record) = json!({
         "apiVersion": "v1",
@@ -268,6 +292,15 @@ pub(super) fn object(
     Ok((record, wished_name))
 }
 
+/// The name that a manifest asks for.
+fn wished(manifest: &Map<String, Value>) -> Option<String> {
+    let metadata = manifest.get("metadata");
+    let wish = |field: &str| metadata?.get(field)?.as_str().map(|name| name.chars().take(253).collect());
+    wish("name").or_else(|| wish("generateName"))
+}
+
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 #[path = "backend_tests.rs"]
 mod tests;

@@ -61,7 +61,9 @@ pub(super) fn next(view: &View, record: &Record, settings: &RecordSettings) -> O
         (None, Some(at)) => Some((at, Step::Renounce)),
         (None, None) => None,
     };
-    let queued = settings.queue_deadline.filter(|_| wanted.is_none() && matches!(queue(view), Some(Queue::Waits(_))));
+    // Before the job was described nobody knows that it waits, or why.
+    let waits = || record.job.is_some() && matches!(queue(view), Some(Queue::Waits(_)));
+    let queued = settings.queue_deadline.filter(|_| wanted.is_none() && waits());
     let queued = queued.and_then(|limit| {
         let limit = SignedDuration::try_from(limit).ok()?;
         Some((add(view.created?, limit), Step::EndQueued))

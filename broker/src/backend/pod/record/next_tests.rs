@@ -3,13 +3,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::super::JobKind;
 use super::super::play::{SETTLE, at, attempt, ends, intent, job, pod, record, views};
 use super::*;
 use crate::backend::job::{Job, JobState};
 use crate::execution::PolicyRequest;
 
 fn settings(queue_deadline: Option<u64>) -> RecordSettings {
-    RecordSettings { settle: SETTLE, queue_deadline: queue_deadline.map(Duration::from_secs), counters: Arc::default() }
+    RecordSettings {
+        kind: JobKind::Batch,
+        settle: SETTLE,
+        queue_deadline: queue_deadline.map(Duration::from_secs),
+        counters: Arc::default(),
+    }
 }
 
 fn due(
@@ -57,6 +63,7 @@ fn the_table_of_steps() {
         // A queue's deadline is for what waits in it.
         (vec![], runnable(), vec![], Some(600), Some((at(600), Step::EndQueued))),
         (vec![], run(), vec![], Some(600), None),
+        (vec![], None, vec![], Some(600), None),
         (vec![cancel.clone()], runnable(), vec![], Some(0), Some((at(1), Step::End))),
         // Others are looked for twice.
         (vec![doubt(0)], run(), vec![], None, Some((at(80), Step::Sweep))),

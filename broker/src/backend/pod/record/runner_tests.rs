@@ -1,7 +1,9 @@
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::super::super::status;
-use super::super::Step::{self, Conclude, End, Renounce, Settle, Sweep};
+use super::super::Step::{self, Conclude, End, EndQueued, Renounce, Settle, Sweep};
 use super::super::play::{Answer, Replica, World, at, attempt, carrier, ends, intent, job, pod, runs};
 use crate::backend::job::{Job, JobState};
 
@@ -294,6 +296,27 @@ async fn the_end_is_asked_for_until_the_job_has_ended() {
     replica.hear().await;
     assert_eq!(replica.turn().await, [Conclude]);
     assert_eq!(world.outcome(), cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_waited_for_too_long_ends_with_what_it_waited_for() {
+    let mut world = World::new();
+    world.queue_deadline = Some(Duration::from_mins(10));
+    let replica = made(&world).await;
+    world.pass(700);
+    replica.hear().await;
+    assert_eq!(replica.turn().await, NOTHING, "it was not described yet");
+    let reason = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - the queue has no room".to_owned();
+    replica.hub.describe_job(Job { reason: reason.clone(), ..job("job-1", JobState::Runnable) });
+    assert_eq!(replica.turn().await, [EndQueued]);
+    assert!(world.batch.reasons()[0].contains(&reason), "{:?}", world.batch.reasons());
+    // What it is told to end with becomes its own reason.
+    let ended = Job { reason: world.batch.reasons()[0].clone(), is_terminated: true, ..job("job-1", JobState::Failed) };
+    replica.hub.describe_job(ended);
+    assert_eq!(replica.turn().await, [Conclude]);
+    assert_eq!(world.outcome(), failed("START_DEADLINE"));
+    let message = world.annotation("podbroker.io/outcome-is").unwrap()["message"].to_string();
+    assert!(message.contains("start deadline passed") && message.contains(&reason), "{message}");
 }
 
 #[tokio::test(start_paused = true)]

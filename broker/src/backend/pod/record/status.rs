@@ -4,11 +4,14 @@
 //! container that runs means that it runs, whatever was described last. But only the job ends an execution, since it may try
 //! again; how it ended is what was written into the record then, so that every replica says the same for ever.
 
+use std::sync::Arc;
+
 use super::super::container::ContainerView;
 use super::super::notices;
 use super::super::status::Status;
 use super::super::view::{Presence, View};
 use super::merge::is_queued;
+use super::part::Part;
 use super::verdict::{EndView, vanished};
 use super::{Record, Turn};
 use crate::backend::job::JobState;
@@ -43,11 +46,24 @@ pub(in crate::backend::pod) fn status(view: &View, record: &Record) -> Status {
         let reason = outcome.message.clone();
         return Status { state: outcome.state, reason, outcome: Some(outcome), started, ended: last };
     }
-    Status { state: state(view, record), reason: notices::why(view), outcome: None, started, ended: None }
+    let reason = Some(notices::why(view)).filter(|why| !why.is_empty()).unwrap_or_else(|| words(record));
+    Status { state: state(view, record), reason, outcome: None, started, ended: None }
+}
+
+/// What the job says of why it does not run. Of one in its queue a notice tells that, and of one that runs its pods do.
+fn words(record: &Record) -> String {
+    let job = record.job.as_ref().filter(|job| job.state == JobState::Starting && !job.reason.is_empty());
+    job.map(|job| format!("AWS Batch says: {}", job.reason)).unwrap_or_default()
 }
 
 fn state(view: &View, record: &Record) -> State {
     let runs = |container: &ContainerView| container.has_run();
+    let is_over = |part: &Arc<Part>| part.view.is_terminal() || part.view.presence == Presence::Gone;
+    let is_suspended = record.is_of_cluster() && record.job.as_ref().is_some_and(|job| is_queued(job));
+    if is_suspended && record.parts.iter().all(is_over) {
+        // Its pods of before were taken away, and there will be others.
+        return State::Queued;
+    }
     if view.deciding().any(runs) {
         return State::Running;
     }
@@ -99,7 +115,7 @@ pub(super) fn have_said_all(record: &Record) -> bool {
     });
     // Of an array only the number of pods that there may be is known.
     let are_met = children.is_none_or(|children| {
-        let mut met: Vec<_> = record.parts.iter().filter_map(|part| part.index).collect();
+        let mut met: Vec<_> = record.parts.iter().filter_map(|part| part.slot.as_ref()).collect();
         met.sort_unstable();
         met.dedup();
         met.len() >= children

@@ -157,6 +157,9 @@ fn what_holds_it_back_is_told() {
     let views_of = of(waiting(never), &[]);
     assert_eq!(codes(&views_of), [("QUEUED", Severity::Warning)]);
     assert!(told(&views_of[0]).reason.contains("never fits"));
+    let starting = |reason: &str| Some(Job { reason: reason.to_owned(), ..job("job-1", JobState::Starting) });
+    assert_eq!(told(&of(starting("the pod was refused"), &[])[0]).reason, "AWS Batch says: the pod was refused");
+    assert_eq!(told(&of(starting(""), &[])[0]).reason, "");
     let pull = json!({ "phase": "Pending", "containerStatuses": [{
         "name": "main", "state": { "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } },
         "restartCount": 0, "image": "", "imageID": "", "ready": false,

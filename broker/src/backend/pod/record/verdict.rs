@@ -4,11 +4,14 @@
 //! deleted says nothing by that, since AWS Batch deletes every pod soon after its end. What only the job knows, a timeout, a
 //! node that was taken away, an end that somebody asked for, stands in its words.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::super::deletion::Deletion;
 use super::super::status::{self, container_outcome, is_out_of_memory, with_container};
-use super::super::view::{ContainerView, Presence, Termination, View};
+use super::super::view::{ContainerView, Nature, Presence, Termination, View};
 use super::merge::of_job;
 use super::part::Part;
 use super::{Earlier, PodName, Record, Turn, Written};
@@ -55,6 +58,9 @@ impl<'a> EndView<'a> {
 pub(super) fn judge(views: &[&View], now: Timestamp) -> Option<Written> {
     let (latest, before) = views.split_last()?;
     let record = latest.record().filter(|record| record.has_ended())?;
+    let ranked = if record.is_of_cluster() { Some(blamed_first(latest, record)) } else { None };
+    let latest = ranked.as_ref().unwrap_or(latest);
+    let record = latest.record()?;
     let job = record.job.as_deref()?;
     let earlier = before.iter().enumerate().filter_map(|(index, view)| {
         let record = view.record()?;
@@ -71,6 +77,27 @@ pub(super) fn judge(views: &[&View], now: Timestamp) -> Option<Written> {
         children: record.size(),
         is_forgotten: job.is_forgotten(),
     })
+}
+
+/// The same with the pod in front that the Job of the cluster failed by: the latest one that failed by itself. Those that its
+/// controller has deleted because of that come last.
+fn blamed_first(view: &View, record: &Record) -> View {
+    let mut parts = record.parts.clone();
+    parts.sort_by_key(|part| {
+        let rank = match by_pod(part) {
+            Some(FailureClass::PodDeleted) => 2,
+            Some(_) => 0,
+            None => 1,
+        };
+        let ended = part.view.containers.iter().filter_map(|container| container.termination()?.ended).max();
+        (rank, Reverse(ended))
+    });
+    let mut containers = view.containers.clone();
+    containers.sort_by_key(|container| {
+        let slot = container.name.split('/').next();
+        parts.iter().position(|part| part.slot.as_deref() == slot).unwrap_or(usize::MAX)
+    });
+    View { containers, nature: Nature::Record(Arc::new(Record { parts, ..record.clone() })), ..view.clone() }
 }
 
 /// What is written where there is no job, and none will be made.
@@ -109,6 +136,19 @@ pub(super) fn intended(intent: &CancelIntent) -> String {
     }
 }
 
+/// How an attempt ended that the job has tried again after is not known yet: its pods say no more than that, and the next one's pod
+/// came before the description that has the job's words.
+pub(in crate::backend::pod) fn is_untold(record: &Record) -> bool {
+    let Turn::Earlier(index) = record.turn else { return false };
+    let is_told = |job: &Job| {
+        let attempt = job.attempts.get(index);
+        let has_words = attempt.is_some_and(|told| told.stopped.is_some() || !told.reason.is_empty());
+        has_words || job.attempts.len() > index + 1
+    };
+    let is_known = record.written.is_some() || record.has_ended() || record.job.as_deref().is_some_and(is_told);
+    !is_known && by_pods(record).is_none()
+}
+
 /// The end of an attempt that the job has tried again after.
 pub(super) fn earlier(view: &View, record: &Record, index: usize) -> Outcome {
     let told = record.job.as_ref().and_then(|job| job.attempts.get(index));
@@ -136,7 +176,11 @@ fn outcome(view: &View, record: &Record, job: &Job) -> Outcome {
     {
         let all: u32 = children.iter().map(|(_, count)| count).sum();
         let failed: u32 = children.iter().filter(|(state, _)| *state == JobState::Failed).map(|(_, count)| count).sum();
-        outcome.message = format!("{failed} of {all} children failed: {}", outcome.message);
+        if !record.is_of_cluster() {
+            outcome.message = format!("{failed} of {all} children failed: {}", outcome.message);
+        } else if all > 1 && failed > 0 {
+            outcome.message = format!("{failed} of {all} pods failed: {}", outcome.message);
+        }
     }
     outcome
 }
@@ -166,6 +210,9 @@ fn class(view: &View, record: &Record, job: &Job) -> FailureClass {
 /// What the pods say, if that is more than that a program failed.
 fn by_pods(record: &Record) -> Option<FailureClass> {
     let telling = |class: &FailureClass| *class != FailureClass::Application;
+    if record.is_of_cluster() {
+        return record.parts.first().and_then(|part| by_pod(part)).filter(telling);
+    }
     record.parts.iter().rev().find_map(|part| by_pod(part).filter(telling))
 }
 
@@ -200,9 +247,10 @@ fn by_words(words: &str, told: Option<&JobAttempt>) -> Option<FailureClass> {
     }
 }
 
-/// `Job attempt duration exceeded timeout`.
+/// `Job attempt duration exceeded timeout`; of a Job of the cluster `DeadlineExceeded`.
 fn is_timeout(words: &str) -> bool {
-    words.to_ascii_lowercase().contains("exceeded timeout")
+    let words = words.to_ascii_lowercase();
+    words.contains("exceeded timeout") || words.starts_with("deadlineexceeded")
 }
 
 fn with_words(view: &View, class: FailureClass, words: &str) -> String {
@@ -254,7 +302,8 @@ fn finished(
         }
     }
     let deciding = || containers.iter().filter(|it| it.role == ContainerRole::Deciding && it.started.is_some());
-    let decided = deciding().find(|it| it.exit_code.is_some_and(|code| code != 0));
+    // A job that succeeded may have had pods that failed.
+    let decided = deciding().find(|it| it.exit_code.is_some_and(|code| (code != 0) == class.is_some()));
     let decided = decided.or_else(|| deciding().find(|it| it.exit_code.is_some()));
     let reason = match decided {
         Some(container) if matches!(class, None | Some(FailureClass::Application | FailureClass::OutOfMemory)) => {
@@ -269,7 +318,7 @@ fn finished(
 }
 
 fn pod_name(view: &View, record: &Record, index: usize) -> PodName {
-    if record.is_array() {
+    if record.is_array() && !(record.is_of_cluster() && record.parts.len() == 1) {
         return PodName::default();
     }
     if let Some(part) = record.parts.last() {

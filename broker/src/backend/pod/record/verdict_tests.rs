@@ -185,6 +185,29 @@ fn attempts_before_the_last_keep_how_they_ended() {
 }
 
 #[test]
+fn why_an_attempt_before_the_last_ended_is_not_known_before_the_job_was_described() {
+    let spot = || attempt("p", Some(143), "Host EC2 (instance i-1) terminated.");
+    let first = |status| vec![p(status), pod("q", "job-1", 2, 8, runs())];
+    let known = |attempts| Some(Job { attempts, ..job("job-1", JobState::Running) });
+    let silent = || JobAttempt { stopped: None, ..attempt("p", None, "") };
+    for (job, pods, is_open, class) in [
+        (None, first(ends(143, "Error")), true, FailureClass::Application),
+        (known(vec![]), first(ends(143, "Error")), true, FailureClass::Application),
+        (known(vec![silent()]), first(runs()), true, FailureClass::Application),
+        (known(vec![spot()]), first(ends(143, "Error")), false, FailureClass::SpotInterrupted),
+        (known(vec![silent(), attempt("q", None, "")]), first(ends(1, "Error")), false, FailureClass::Application),
+        (Some(failed("", vec![])), first(ends(1, "Error")), false, FailureClass::Application),
+        // Its pod knows it.
+        (None, first(ends(137, "OOMKilled")), false, FailureClass::OutOfMemory),
+    ] {
+        let views = views(record(&PolicyRequest::default(), &[]), job.clone(), &pods);
+        let told = views.iter().map(|view| is_untold(view.record().unwrap())).collect::<Vec<_>>();
+        assert_eq!(told, [is_open, false], "{job:?}");
+        assert_eq!(status::status(&views[0]).outcome.unwrap().class, Some(class), "{job:?}");
+    }
+}
+
+#[test]
 fn of_an_array_the_failed_children_are_named_and_what_is_written_has_an_end() {
     let child = |index: u32| {
         let status = if index % 100 == 99 { ends(3, "Error") } else { ends(0, "Completed") };

@@ -27,6 +27,7 @@ use super::following::Following;
 use super::hub::Hub;
 use super::logs::Sources;
 use super::notices::{self, Keyed};
+use super::record::is_untold;
 use super::view::View;
 use super::{collect, describe, status};
 use crate::backend::EventStream;
@@ -97,6 +98,8 @@ struct Watcher {
     is_stopped: bool,
     /// How long the result was waited for since the outcome.
     without_result: Duration,
+    /// For so long it is waited for that somebody knows why an attempt ended; unset where nobody waits for that.
+    without_cause: Option<Duration>,
 }
 
 /// What a watcher waited for.
@@ -132,6 +135,7 @@ impl Watcher {
             runs_until: None,
             is_stopped: false,
             without_result: Duration::ZERO,
+            without_cause: None,
         }
     }
 
@@ -195,9 +199,14 @@ impl Watcher {
         let has_ended = attempts.standing().latest == Latest::HasEnded;
         self.over = attempts.latest().attempt - u32::from(!has_ended);
         let ended = self.cursor.attempts_ended + 1..=self.over;
+        let waited = self.without_cause.take().unwrap_or_default();
         for view in attempts.iter().filter(|view| ended.contains(&view.attempt)) {
             if self.open.keys().any(|key| key.attempt == view.attempt) {
                 // They are told in their order.
+                break;
+            }
+            if self.outcome.is_none() && waited < self.patience() && view.record().is_some_and(is_untold) {
+                self.without_cause = Some(waited);
                 break;
             }
             self.has_news = true;

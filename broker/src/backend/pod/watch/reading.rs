@@ -159,7 +159,7 @@ impl Watcher {
     pub(super) fn time_left(&self) -> Option<Duration> {
         let limited = self.open.iter().filter(|(key, _)| self.is_limited(key)).map(|(_, open)| open.silent);
         let result = self.waits_for_result().then_some(self.without_result);
-        let longest = limited.chain(result).max()?;
+        let longest = limited.chain(result).chain(self.without_cause).max()?;
         Some(self.patience().saturating_sub(longest))
     }
 
@@ -173,6 +173,9 @@ impl Watcher {
         self.open = opened;
         if self.outcome.is_some() {
             self.without_result += waited;
+        }
+        if let Some(without_cause) = &mut self.without_cause {
+            *without_cause += waited;
         }
     }
 

@@ -13,6 +13,7 @@ from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
 
+from tests_common.test_utils import db
 from tests_common.test_utils.dag import sync_dag_to_db
 from tests_common.test_utils.taskinstance import create_task_instance, get_template_context
 
@@ -47,6 +48,16 @@ def session() -> Iterator[OrmSession]:
     yield made
     made.rollback()
     made.close()
+
+
+@pytest.fixture
+def clean_dags_dagruns_and_dagbundles() -> Iterator[None]:
+    """No DAG and no run of one, before the test and after it."""
+    db.clear_db_dags()
+    db.clear_db_dag_bundles()
+    yield
+    db.clear_db_dags()
+    db.clear_db_dag_bundles()
 
 
 class DagMaker:

@@ -23,7 +23,7 @@ use super::super::events::{Access, Early};
 use super::super::hub::{Hub, tests};
 use super::super::view::View;
 use super::super::{PodBackend, PodSettings, Spool, SpoolLimits, manifest};
-use super::{Ledger, RecordSettings, Runner};
+use super::{JobKind, Ledger, RecordSettings, Runner};
 use crate::backend::job::{Job, JobCounters, Jobs};
 use crate::execution::{
     Address, BatchWork, CancelIntent, FailureClass, PolicyDefaults, PolicyRequest, Submit, SubmitMode, Workload,
@@ -117,7 +117,12 @@ fn refused(code: u16, reason: &str) -> (u16, Value) {
 }
 
 pub(super) fn settings() -> PodSettings {
-    let records = RecordSettings { settle: SETTLE, queue_deadline: None, counters: Arc::new(JobCounters::default()) };
+    let records = RecordSettings {
+        kind: JobKind::Batch,
+        settle: SETTLE,
+        queue_deadline: None,
+        counters: Arc::new(JobCounters::default()),
+    };
     PodSettings { records: Some(records), ..tests::settings() }
 }
 
@@ -145,6 +150,7 @@ pub(super) struct World {
     cluster: Arc<Mutex<Cluster>>,
     pub(super) batch: Arc<Batch>,
     pub(super) counters: Arc<JobCounters>,
+    pub(super) queue_deadline: Option<Duration>,
 }
 
 /// One process of the broker.
@@ -159,7 +165,8 @@ pub(super) struct Replica {
 impl World {
     pub(super) fn new() -> Self {
         let cluster = Cluster { now: at(0), version: 100, records: BTreeMap::new() };
-        Self { cluster: Arc::new(Mutex::new(cluster)), batch: Arc::default(), counters: Arc::default() }
+        let (batch, counters) = (Arc::default(), Arc::default());
+        Self { cluster: Arc::new(Mutex::new(cluster)), batch, counters, queue_deadline: None }
     }
 
     fn client(&self) -> kube::Client {
@@ -187,7 +194,8 @@ impl World {
 
     fn settings(&self) -> PodSettings {
         let mut settings = settings();
-        settings.records.as_mut().unwrap().counters = Arc::clone(&self.counters);
+        let records = settings.records.as_mut().unwrap();
+        (records.counters, records.queue_deadline) = (Arc::clone(&self.counters), self.queue_deadline);
         settings
     }
 
