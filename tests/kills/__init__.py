@@ -5,5 +5,6 @@ retries and with two. The pods are watched beside the broker, the lines number t
 whole Airflow with LocalExecutor and triggerer, so nothing here believes what the product says of itself.
 
 `cell` names the cells, `rows` says what each must give and why, `stage` is what a row has in its hands, `plays` does
-what the cell is about, `judge` compares, `runner` plays them side by side, `matrix` prints. `make kills` runs all.
+what the cell is about, `judge` compares, `runner` plays them side by side, `everything` is one DAG with all kinds of
+tasks and a hundred mapped ones, `matrix` prints. `make kills` runs all of it.
 """

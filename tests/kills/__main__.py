@@ -12,10 +12,13 @@ from pathlib import Path
 
 from cluster.handle import Cluster
 from e2e.site import Site
-from kills import matrix
+from kills import everything, matrix
 from kills.rows import ROWS
 from kills.runner import Runner
 from kills.stage import staged
+
+#: The name of the DAG with everything, beside those of the rows.
+EVERYTHING = "everything"
 
 
 def main() -> int:
@@ -30,8 +33,9 @@ def main() -> int:
 
     words = [word.strip().lower() for word in options.k.split("|")]
     rows = [row for row in ROWS if any(word in row.name for word in words)]
+    with_everything = any(word in EVERYTHING for word in words)
     if options.list:
-        print("\n".join(row.name for row in rows))
+        print("\n".join([*(row.name for row in rows), *([EVERYTHING] if with_everything else [])]))
         return 0
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
@@ -41,18 +45,20 @@ def main() -> int:
         with staged(site, Path(folder)) as stage:
             print(f"kills: Airflow runs after {time.monotonic() - begin:.0f} s", flush=True)
             verdicts = Runner(stage=stage, say=lambda line: print(line, flush=True)).run(rows)
-            broken = sum(not verdict.holds for verdict in verdicts)
+            together = everything.play(stage) if with_everything else None
+            broken = sum(not verdict.holds for verdict in verdicts) + (together is not None and not together.holds)
             if broken:
                 for part in ("scheduler", *stage.airflow.triggerer_names):
                     print(f"--- {part}\n{stage.airflow.log(part)[-4000:]}")
     for verdict in verdicts:
         if not verdict.holds:
             print(f"\n--- {verdict.row.name}\n{verdict.log}")
-    print(f"\n{matrix.text(verdicts)}\n")
+    print(f"\n{matrix.text(verdicts, together)}\n")
     if options.page:
         where = f"one node, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"
-        options.page.write_text(matrix.page(verdicts, where=where, rows_in_all=len(ROWS)))
-    print(f"{len(verdicts) - broken} passed, {broken} failed in {time.monotonic() - begin:.1f}s", flush=True)
+        options.page.write_text(matrix.page(verdicts, together, where=where, rows_in_all=len(ROWS)))
+    played = len(verdicts) + (together is not None)
+    print(f"{played - broken} passed, {broken} failed in {time.monotonic() - begin:.1f}s", flush=True)
     return 1 if broken else 0
 
 
