@@ -11,6 +11,7 @@ name of its own in the audit log.
   own, `observer.py` the neutral eye on the cluster, `lanes.py` runs one beside the other.
 - `identity`: the calls of AWS, and the time of a token, ours by the crate `mint`.
 - `logs`: lines through the broker, beside `kubectl logs`. `tasklogs`: lines in the log of an Airflow task.
+- `deferred`: deferred tasks in one triggerer, with `triggerer.py` as that.
 - `submits`: starting pods, beside plain creates. `scale`: thousands of executions at once.
 - `batch`: thousands of jobs of AWS Batch, beside the Amazon provider's trigger. `triggers.py` is a triggerer of either.
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from kubernetes import client as kubernetes
 
-from bench import archive, batch, identity, logs, operators, scale, submits, tasklogs
+from bench import archive, batch, deferred, identity, logs, operators, scale, submits, tasklogs
 from bench.stage import Part, Stage, say
 from bench.tables import conditions
 from cluster.handle import Cluster
@@ -25,6 +25,7 @@ PARTS: Final[dict[str, Part]] = {
     "logs": logs,
     "tasklogs": tasklogs,
     "archive": archive,
+    "deferred": deferred,
     "submits": submits,
     "scale": scale,
     "batch": batch,

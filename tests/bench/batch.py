@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import podbroker
+from bench.batch_triggers import Job, Specification
 from bench.identity import PEER
 from bench.processes import LIMIT, Driver, Meter, memory
 from bench.stage import Stage, say
 from bench.tables import bullets, percentile, table
-from bench.triggers import Job, Specification
 from cluster.identity import REGION, ROLE
 from cluster.kwok import PODS, Kwok
 from e2e.aws import Aws
@@ -263,7 +263,7 @@ def _play(
     specification = Specification(kind=kind, jobs=str(listed), ends=ends, region=REGION, poll=POLL)
     with Driver(
         json.dumps(dataclasses.asdict(specification)),
-        program=[sys.executable, "-m", "bench.triggers"],
+        program=[sys.executable, "-m", "bench.batch_triggers"],
         environment=environment,
     ) as triggers:
         triggers.wait_ready()

@@ -129,11 +129,11 @@ class Driver:
         """Its process."""
         return self._process.pid
 
-    def wait_ready(self) -> None:
-        """Waits until what shall be measured may begin."""
+    def wait_ready(self, word: str = "ready") -> None:
+        """Waits until it says the word: what shall be measured may begin, or is over."""
         line = self._line()
-        if line != b"ready\n":
-            raise AssertionError(f"{self._what} is not ready: {line!r} {self._said()}")
+        if line != f"{word}\n".encode():
+            raise AssertionError(f"{self._what} is not {word}: {line!r} {self._said()}")
 
     def end(self) -> None:
         """Tells it to report what it has."""

@@ -8,24 +8,20 @@ the broker's delay is counted from there.
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from bench.played import submit
 from bench.processes import Driver, Meter, access, drive, memory
 from bench.stage import Stage, say
 from bench.tables import bullets, percentile, table
 from cluster.kwok import PODS, Kwok
-from e2e.manifests import shell
-from e2e.waiting import wait_for
 
 if TYPE_CHECKING:
     import argparse
 
 TARGET: Final = "bench"
-#: Seconds until all pods run, and until the last end has been told.
-LIMIT: Final = 600.0
 CONNECTIONS: Final = 4
 
 
@@ -75,8 +71,6 @@ def _measure(stage: Stage, kwok: Kwok, executions: int, options: argparse.Namesp
     say(f"scale: {executions:,} executions")
     user = f"bench-scale-{executions}"
     ends = min(executions, options.ends)
-    manifest, names = stage.folder / f"{user}.json", stage.folder / f"{user}.names"
-    manifest.write_text(json.dumps(shell("true")))
     namespace = stage.namespace_that_stays()
     with stage.brokers() as brokers:
         limits = {"max_watches": max(20_000, 2 * executions * options.watchers)}
@@ -84,12 +78,7 @@ def _measure(stage: Stage, kwok: Kwok, executions: int, options: argparse.Namesp
             namespace=namespace, instance=user, target=TARGET, kubeconfig=stage.site.user(user), limits=limits
         )
         before = memory(broker.pid)
-        made = drive(
-            *("submit", f"--address={broker.address}", f"--target={TARGET}", f"--manifest={manifest}"),
-            *(f"--count={executions}", "--prefix=played", f"--names={names}", f"--nodes={','.join(kwok.names)}"),
-        )
-        say(f"submitted in {made['seconds']:.0f} s; waiting for kwok")
-        wait_for("all pods to run", lambda: _pending(stage, namespace.name) == 0, within=LIMIT, every=2)
+        names = submit(stage, kwok, broker, target=TARGET, namespace=namespace, count=executions, name=user)
         follow = [f"--address={broker.address}", f"--names={names}", f"--connections={CONNECTIONS}"]
         with (
             Driver("follow", *follow, f"--watchers={options.watchers}") as followers,
@@ -101,7 +90,7 @@ def _measure(stage: Stage, kwok: Kwok, executions: int, options: argparse.Namesp
             begin = datetime.now(UTC)
             with Meter(pid=broker.pid) as idle:
                 time.sleep(options.idle_seconds)
-            requests = _requests(stage, user, begin) / options.idle_seconds * 60
+            requests = stage.requests(user, since=begin) / options.idle_seconds * 60
             used = memory(broker.pid)
             writer = [*access(stage, "bench-writer"), f"--namespace={namespace.name}", f"--names={names}"]
             with Meter(pid=broker.pid) as busy:
@@ -126,17 +115,3 @@ def _measure(stage: Stage, kwok: Kwok, executions: int, options: argparse.Namesp
         *(f"{value:.0f}" for value in (percentile(delays, 0.5), percentile(delays, 0.99), max(delays))),
         str(ended["count"] * options.watchers - told["told"]),
     ]
-
-
-def _pending(stage: Stage, namespace: str) -> int:
-    """How many pods do not run yet; the API server counts them."""
-    api: Any = stage.site.core
-    listed = api.list_namespaced_pod(namespace, field_selector="status.phase=Pending", limit=1, _preload_content=False)
-    content = json.loads(listed.data)
-    return len(content["items"])
-
-
-def _requests(stage: Stage, user: str, begin: datetime) -> int:
-    """The requests of a user that ended, or began to be answered, since then."""
-    found = stage.site.cluster.requests(user)
-    return sum(datetime.fromisoformat(one["stageTimestamp"]) >= begin for one in found)

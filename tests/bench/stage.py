@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,6 +60,11 @@ class Stage:
         self.site.core.create_namespace({"metadata": {"name": name, "labels": MADE_BY}})
         wait_for("the default service account", lambda: self.site.has_service_account(name))
         return Namespace(site=self.site, name=name)
+
+    def requests(self, user: str, *, since: datetime) -> int:
+        """The requests of a user that ended, or began to be answered, since then."""
+        found = self.site.cluster.requests(user)
+        return sum(datetime.fromisoformat(one["stageTimestamp"]) >= since for one in found)
 
     @contextlib.contextmanager
     def brokers(self) -> Iterator[Brokers]:

@@ -1,147 +1,97 @@
-"""Many triggers in one event loop, as a triggerer runs them: `python -m bench.triggers SPECIFICATION`.
+"""The triggers that are measured, made as their operators make them.
 
-Ours and the peer's are run in the same way: the trigger that the operator defers to is made with the arguments that the
-operator gives it, and its first event is waited for. Around them is no scheduler, no supervisor and no database. Says
-`ready` when all are under way, and ends with a line of JSON when so many have told an end, or at SIGTERM.
+This is imported by who must not import Airflow: what a kind of trigger needs is imported when one is made.
 """
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
-import importlib
 import json
-import os
-import signal
-import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two looks at whether all are under way.
-_LOOK: Final = 0.1
-#: A report is for a person: so many errors of one kind are enough.
-_ERRORS: Final = 5
+    from airflow.triggers.base import BaseTrigger
+
+#: The container of the pods, as `e2e.manifests.shell` names it.
+CONTAINER: Final = "main"
+#: Files of a triggerer's folder: all triggers run; what its process has measured; the process.
+STARTED: Final = "started"
+MEASURED: Final = "measured.json"
+PID: Final = "pid"
+#: How often the peer shows lines where it does, in seconds; by default it shows none while a task is deferred.
+LOGGING_INTERVAL: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Specification:
-    """What is followed, and how."""
+    """What to run."""
 
     kind: str
     """A key of `KINDS`."""
-    jobs: str
-    """A path: a list of `Job` as JSON."""
-    ends: int
-    """So many ends, and it is over."""
-    region: str = ""
-    poll: int = 0
-    """Seconds, for the peer."""
+    folder: str
+    tasks: list[dict[str, str]]
+    """`name` of the execution and `pod`, for each trigger; the first trigger's id is 1."""
+    namespace: str = ""
+    kubeconfig: str = ""
+    """Of the peer's user, a path."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one trigger follows."""
-
-    id: str
-    """Of AWS Batch."""
-    name: str = ""
-    """Of the execution, for ours."""
-    claim: str = ""
-
-
-@dataclass(kw_only=True)
-class Report:
-    """What was seen."""
-
-    ends: dict[str, int] = field(default_factory=dict)
-    """By job: when its end was told, nanoseconds since 1970."""
-    errors: list[str] = field(default_factory=list)
-
-
-def make_ours(job: Job, _: Specification) -> Any:  # noqa: ANN401  a BaseTrigger
-    """The trigger of our operator, without lines."""
+def _ours(task: dict[str, str], specification: Specification, *, lines: bool) -> BaseTrigger:
+    from podbroker.airflow.lines import LineSpec
     from podbroker.airflow.trigger import RemotePodTrigger
 
+    spec = LineSpec.of(
+        base_container=CONTAINER,
+        containers=True,
+        init_containers=None,
+        prefix=True,
+        formatter=None,
+        callbacks=[],
+        progress=None,
+    )
     return RemotePodTrigger(
-        name=job.name,
-        claim=job.claim,
+        name=task["name"],
+        claim="",
         podbroker_conn_id="podbroker_default",
-        pod_name="",
-        pod_namespace="",
-        lines=None,
+        pod_name=task["pod"],
+        pod_namespace=specification.namespace,
+        lines=spec.to_json() if lines else None,
         began=time.time(),
-        noun="job",
     )
 
 
-def make_peer(job: Job, specification: Specification) -> Any:  # noqa: ANN401  a BaseTrigger
-    """The trigger of the Amazon provider's operator."""
-    # It is unpacked for the measurement alone, so that no type checker knows it.
-    module = importlib.import_module("airflow.providers.amazon.aws.triggers.batch")
-    return module.BatchJobTrigger(
-        job_id=job.id,
-        region_name=specification.region,
-        # The keys are in the environment.
-        aws_conn_id=None,
-        waiter_delay=specification.poll,
-        waiter_max_attempts=4200,
+def _peer(task: dict[str, str], specification: Specification, *, logging_interval: int | None) -> BaseTrigger:
+    """Makes the provider's trigger with what its operator gives it by default."""
+    from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
+
+    return KubernetesPodTrigger(
+        pod_name=task["pod"],
+        pod_namespace=specification.namespace,
+        trigger_start_time=datetime.now(UTC),
+        base_container_name=CONTAINER,
+        kubernetes_conn_id="kubernetes_default",
+        connection_extras={},
+        config_dict=json.loads(Path(specification.kubeconfig).read_text()),
+        in_cluster=False,
+        logging_interval=logging_interval,
     )
 
 
-KINDS: Final[dict[str, Callable[[Job, Specification], Any]]] = {"ours": make_ours, "peer": make_peer}
+def _waiting(task: dict[str, str], specification: Specification) -> BaseTrigger:  # noqa: ARG001  as the others
+    from bench.waiting import Waiting
+
+    return Waiting()  # type: ignore[no-untyped-call]
 
 
-async def run(specification: Specification, jobs: list[Job], say: Callable[[str], None]) -> NoReturn:
-    """Runs all of them until so many have told an end."""
-    report, enough = Report(), asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enough.set)
-
-    async def follow(job: Job, trigger: Any) -> None:  # noqa: ANN401  a BaseTrigger
-        try:
-            async for event in trigger.run():
-                report.ends[job.id] = time.time_ns()
-                status = event.payload.get("status")
-                if status != "success" and len(report.errors) < _ERRORS:
-                    report.errors.append(f"{job.id}: {event.payload}")
-                break
-        except Exception as error:  # noqa: BLE001  it is reported
-            if len(report.errors) < _ERRORS:
-                report.errors.append(f"{job.id}: {error!r}")
-        if len(report.ends) >= specification.ends:
-            enough.set()
-
-    triggers = {job: KINDS[specification.kind](job, specification) for job in jobs}
-    # The loop itself keeps no task.
-    tasks = [asyncio.create_task(follow(job, trigger)) for job, trigger in triggers.items()]
-
-    def is_begun() -> bool:
-        # Of the peer's nothing can be seen from here.
-        return all(getattr(trigger, "progress", True) is not None for trigger in triggers.values())
-
-    # No trigger tells that it has begun.
-    while not (is_begun() or all(task.done() for task in tasks)):  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK)
-    say("ready")
-    await enough.wait()
-    say(json.dumps(dataclasses.asdict(report)))
-    # The tasks that are left are in the middle of something, and a triggerer has minutes for them to end.
-    os._exit(0)
-
-
-def main() -> None:
-    """Runs what the argument says."""
-    # What Airflow logs goes to the errors.
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    specification = Specification(**json.loads(sys.argv[1]))
-    jobs = [Job(**one) for one in json.loads(Path(specification.jobs).read_text())]
-    asyncio.run(run(specification, jobs, lambda text: print(text, file=out, flush=True)))
-
-
-if __name__ == "__main__":
-    main()
+KINDS: Final[dict[str, Callable[[dict[str, str], Specification], BaseTrigger]]] = {
+    "waiting": _waiting,
+    "ours": lambda task, specification: _ours(task, specification, lines=False),
+    "ours-lines": lambda task, specification: _ours(task, specification, lines=True),
+    "peer": lambda task, specification: _peer(task, specification, logging_interval=None),
+    "peer-lines": lambda task, specification: _peer(task, specification, logging_interval=LOGGING_INTERVAL),
+}

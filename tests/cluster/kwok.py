@@ -1,7 +1,8 @@
 """Nodes without a kubelet, and pods on them without containers: kwok plays both, thousands at little cost.
 
 The program is built when it is first asked for, and kept as the cluster's own is. A pod gets to such a node by its name
-(`nodeName`), is running at once, and stays so until somebody writes its status or deletes it. It has no log.
+(`nodeName`), is running at once, and stays so until somebody writes its status or deletes it. It has no log, unless a
+file is given that all of them have as theirs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import build
 from .errors import ClusterError
+from .network import free_port
+from .pki import Authority
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,6 +51,11 @@ class Kwok:
     nodes: int
     folder: Path
     """For its log and its files."""
+    prefix: str = "played"
+    """Of the nodes' names."""
+    log: Path | None = None
+    """The log of each container, in the form in which a container runtime writes it. Not many more than a hundred can
+    be followed at a time: kwok takes an inotify instance for each, of which Linux gives a user 128 (inotify(7))."""
 
     def __post_init__(self) -> None:
         """Nothing runs yet."""
@@ -56,15 +64,16 @@ class Kwok:
     @property
     def names(self) -> list[str]:
         """The nodes."""
-        return [f"played{number}" for number in range(self.nodes)]
+        return [f"{self.prefix}{number}" for number in range(self.nodes)]
 
     def __enter__(self) -> Self:
         """Starts it and waits for the nodes."""
         program = build.build(PROGRAM)
         kubeconfig = self.cluster.user("kwok")
         stages = self.folder / "stages.json"
+        logs = [_logs(self.log)] if self.log is not None else []
         # JSON is YAML.
-        stages.write_text("\n---\n".join(map(json.dumps, _STAGES)))
+        stages.write_text("\n---\n".join(map(json.dumps, [*_STAGES, *logs])))
         self.cluster.kubectl(
             "apply",
             "-f",
@@ -74,7 +83,8 @@ class Kwok:
         command = [
             *("setpriv", "--pdeathsig", "KILL", "--", str(program), f"--kubeconfig={kubeconfig}", f"--config={stages}"),
             *("--manage-all-nodes=false", f"--manage-nodes-with-annotation-selector={_ANNOTATION}=played"),
-            *("--node-lease-duration-seconds=40", "--cidr=10.64.0.0/14", "--node-ip=127.0.0.1", "--node-port=0"),
+            *("--node-lease-duration-seconds=40", "--cidr=10.64.0.0/14", "--node-ip=127.0.0.1"),
+            *(self._kubelet() if self.log is not None else ["--node-port=0"]),
         ]
         with (self.folder / "kwok.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -99,6 +109,15 @@ class Kwok:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+    def _kubelet(self) -> list[str]:
+        """The arguments with which it answers the API server as a kubelet does."""
+        port = free_port()
+        files = Authority(Path(self.cluster.facts["folder"]) / "pki").issue("kwok-kubelet", hosts=("IP:127.0.0.1",))
+        return [
+            *(f"--node-port={port}", f"--server-address=127.0.0.1:{port}"),
+            *(f"--tls-cert-file={files.certificate}", f"--tls-private-key-file={files.key}"),
+        ]
 
     def _wait_ready(self) -> None:
         assert self._process is not None
@@ -144,6 +163,15 @@ def _stage(name: str, kind: str, conditions: list[dict[str, Any]], then: dict[st
     }
 
 
+def _logs(file: Path) -> dict[str, Any]:
+    return {
+        "apiVersion": "kwok.x-k8s.io/v1alpha1",
+        "kind": "ClusterLogs",
+        "metadata": {"name": "all"},
+        "spec": {"logs": [{"logsFile": str(file)}]},
+    }
+
+
 _DELETED: Final = ".metadata.deletionTimestamp"
 
 _NODE_READY: Final = """\
@@ -160,6 +188,9 @@ conditions:
 addresses:
 - type: InternalIP
   address: {{ NodeIP | Quote }}
+daemonEndpoints:
+  kubeletEndpoint:
+    Port: {{ NodePort }}
 phase: Running
 """
 
