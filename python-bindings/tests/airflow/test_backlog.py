@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import scripted as s
 from test_trigger import NAME, trigger
+from versions import on_airflow_3
 
 from podbroker.airflow import position
 from podbroker.airflow.backlog import drained, is_taken, unread
@@ -130,6 +131,7 @@ def test_a_trigger_that_has_printed_nothing_has_nothing_unread(supervisor, trigg
     supervisor.recv(4096)
 
 
+@on_airflow_3
 @pytest.mark.parametrize("reads", [True, False])
 def test_the_last_place_is_kept_once_the_supervisor_has_read_it(monkeypatch, reads):
     """Airflow 3.3 hands out no answers while a triggerer stops."""
@@ -140,6 +142,7 @@ def test_the_last_place_is_kept_once_the_supervisor_has_read_it(monkeypatch, rea
 
     async def main():
         ours, theirs = socket.socketpair()
+        theirs.settimeout(30.0)
         _, writer = await asyncio.open_connection(sock=ours)
 
         async def asend(message):
