@@ -161,14 +161,16 @@ class _Modelled(_Handler):
 
 
 class _Batch(_Modelled):
-    service, module = "batch", batch
+    service: ClassVar[str] = "batch"
+    module: ClassVar[ModuleType] = batch
 
     def count(self, action: str, call: dict[str, Any]) -> None:
         self.server.state.batch.counts.add(action, call["outcome"])
 
 
 class _Sqs(_Modelled):
-    service, module = "sqs", sqs
+    service: ClassVar[str] = "sqs"
+    module: ClassVar[ModuleType] = sqs
 
 
 def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # noqa: ANN401  a function without arguments
