@@ -24,6 +24,8 @@ class Everything:
     states: dict[str, int] = field(default_factory=dict)
     """How many tasks ended in each state."""
     problems: list[str] = field(default_factory=list)
+    logs: dict[str, list[str]] = field(default_factory=dict)
+    """Of the tasks whose lines are not there once."""
 
     @property
     def holds(self) -> bool:
@@ -61,10 +63,12 @@ def _look(run: Run, stage: Stage, found: Everything) -> None:
     lines: dict[tuple[str, int | None], str] = {(task, None): f"line of {what}" for task, what in _LINES.items()}
     lines |= {("mapped", at): f"line of {at}" for at in range(MAPPED)}
     for (task, at), text in lines.items():
-        tries = range(1, 5)
-        count = sum(line.rpartition("] ")[2] == text for one in tries for line in run.log(task, one, map_index=at))
+        log = [line for one in range(1, 5) for line in run.log(task, one, map_index=at)]
+        count = sum(line.rpartition("] ")[2] == text for line in log)
         if count != 1:
-            found.problems.append(f"{task}{'' if at is None else f'[{at}]'}: its line is there {count} times")
+            name = f"{task}{'' if at is None else f'[{at}]'}"
+            found.problems.append(f"{name}: its line is there {count} times")
+            found.logs[name] = log
     pods = len(stage.witness.of(run.run))
     if pods != MAPPED + len(_LINES):
         found.problems.append(f"{pods} pods made, should be {MAPPED + len(_LINES)}")

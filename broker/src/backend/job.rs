@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
-use super::Check;
+use super::{Check, Health};
 use crate::error::Error;
 use crate::execution::{FailureClass, Policies, Workload};
 
@@ -211,6 +211,11 @@ pub trait Jobs: Send + Sync + 'static {
 
     /// What descriptions of followed jobs bring, when they differ from the one before. Taken once, by the engine.
     fn changes(&self) -> BoxStream<'static, Job>;
+
+    /// Whether what jobs are described as is in step. Of one who is asked for each job, that is nothing that can be out of step.
+    fn health(&self) -> Health {
+        Health::Serving
+    }
 
     /// Walks the chain from the broker to a running job.
     fn check(&self) -> BoxStream<'static, Check>;
