@@ -153,7 +153,7 @@ impl PodBackend {
         let jobs =
             if settings.runs_cluster_jobs() { Some(KubeJobs::start(&api, &settings, tasks, stop)) } else { jobs };
         let hub = Arc::new(Hub::new(Arc::clone(&settings), clock, jobs.clone()));
-        let logs = Logs::new(api.clone(), spool, tasks, stop);
+        let logs = Logs::new(api.clone(), jobs.as_ref().and_then(|jobs| jobs.log_group()), spool, tasks, stop);
         let replica = format!("podbroker-{:016x}", rand::random::<u64>());
         let words = orphans::Words::default();
         let span = info_span!("target", name = %settings.target);

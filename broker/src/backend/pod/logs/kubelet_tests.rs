@@ -192,7 +192,7 @@ fn short_life(lines: i64, padding: usize, nature: &Nature) -> Heard {
         let kubelet = Kubelet::new(1000);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let spool = Spool::new(SpoolLimits::default(), tasks.clone());
-        let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), spool, &tasks, &stop);
+        let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), None, spool, &tasks, &stop);
         let of = |stands, presence| View { nature: nature.clone(), presence, ..View::clone(&view(stands, 0, None)) };
         let (sender, receiver) = watch::channel(Arc::new(of(Stands::Runs, Presence::Present)));
         kubelet.change(|state| {
