@@ -1,11 +1,12 @@
 """CloudWatch Logs for who reads what was shipped: DescribeLogStreams and GetLogEvents.
 
-The configuration has a section `logs`: `{"groups": {"REGION/NAME": {"account": ACCOUNT, "ship": SHIP}}}`; what `ship` says
-is in `shipper`. A client finds the double through AWS_ENDPOINT_URL_CLOUDWATCH_LOGS.
+The configuration has a section `logs`: `{"groups": {"REGION/NAME": {"account": ACCOUNT, "ship": SHIP}}}`; what `ship`
+says is in `shipper`. A client finds the double through AWS_ENDPOINT_URL_CLOUDWATCH_LOGS.
 
-Every request is checked against botocore's model, every answer against the model and botocore's parser; what is wrong is
-kept with the violations of Batch. Pages are small, so that every reading has several, and some are empty although others
-follow, as AWS says that they may be. Control: `GET /logs/streams?group=REGION/NAME` tells the messages of each stream.
+Every request is checked against botocore's model, every answer against the model and botocore's parser; what is wrong
+is kept with the violations of Batch. Pages are small, so that every reading has several, and some are empty although
+others follow, as AWS says that they may be. Control: `GET /logs/streams?group=REGION/NAME` tells the messages of each
+stream.
 """
 
 from __future__ import annotations
@@ -135,14 +136,14 @@ def _json(value: object, *, status: int = 200) -> Answer:
 
 def _group(asked: Mapping[str, Any], caller: Caller, state: State, name: str) -> str:
     """The key of the group that a request means, which the caller may use."""
-    identifier = asked.get("logGroupIdentifier")
-    if (identifier is None) == (asked.get("logGroupName") is None):
+    identifier = asked.get("logGroupIdentifier", "")
+    if bool(identifier) == ("logGroupName" in asked):
         raise Refused("InvalidParameterException", "one of logGroupName and logGroupIdentifier", status=400)
     group = asked.get("logGroupName") or identifier.rpartition(":log-group:")[2]
     key = f"{caller.region}/{group}"
     facts = state.config.get("logs", {}).get("groups", {}).get(key)
     own = caller.session.account if caller.session else "000000000000"
-    account = identifier.split(":")[4] if identifier and identifier.startswith("arn:") else own
+    account = identifier.split(":")[4] if identifier.startswith("arn:") else own
     resource = f"arn:aws:logs:{caller.region}:{account}:log-group:{group}:log-stream:{asked.get('logStreamName', '')}"
     authorize(caller, f"logs:{name}", resource, state)
     if facts is None or facts["account"] != account:
@@ -172,8 +173,7 @@ def _read(asked: dict[str, Any], key: str, state: State) -> dict[str, Any]:
         return {"events": [], "nextForwardToken": f"f/{begin}", "nextBackwardToken": f"b/{begin}"}
     kind = "-empty" if end - begin == _PAGE else ""
     told = [
-        {"timestamp": one.timestamp, "message": one.message, "ingestionTime": one.ingested}
-        for one in events[begin:end]
+        {"timestamp": one.timestamp, "message": one.message, "ingestionTime": one.ingested} for one in events[begin:end]
     ]
     return {"events": told, "nextForwardToken": f"f/{end}{kind}", "nextBackwardToken": f"b/{begin}"}
 

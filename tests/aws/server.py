@@ -1,4 +1,4 @@
-"""The listeners: STS, EKS, S3, Batch, SQS and CloudWatch Logs over plain HTTP, the proxy that is STS by TLS, and the control API.
+"""The listeners: the services over plain HTTP, the proxy that is STS by TLS, and the control API.
 
 Control, JSON over HTTP: `PUT /config` and `GET /config`, `PUT /faults`, `POST /expire` with `{"role": ARN or null}`,
 `GET` and `DELETE /calls`, `GET /held`, `GET /secrets`, `POST /reset`; `/batch/...` is in the package `batch`,
@@ -161,18 +161,21 @@ class _Modelled(_Handler):
 
 
 class _Batch(_Modelled):
-    service, module = "batch", batch
+    service: ClassVar[str] = "batch"
+    module: ClassVar[ModuleType] = batch
 
     def count(self, action: str, call: dict[str, Any]) -> None:
         self.server.state.batch.counts.add(action, call["outcome"])
 
 
 class _Sqs(_Modelled):
-    service, module = "sqs", sqs
+    service: ClassVar[str] = "sqs"
+    module: ClassVar[ModuleType] = sqs
 
 
 class _Logs(_Modelled):
-    service, module = "logs", logs
+    service: ClassVar[str] = "logs"
+    module: ClassVar[ModuleType] = logs
 
 
 def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # noqa: ANN401  a function without arguments
@@ -271,7 +274,12 @@ def serve(state: State, ports: Mapping[str, int], *, certificate: Path, key: Pat
 
 
 _SERVICES: Final[dict[str, type[_Handler]]] = {
-    **{"sts": _Sts, "eks": _Eks, "s3": _S3, "batch": _Batch, "sqs": _Sqs, "logs": _Logs},
+    "sts": _Sts,
+    "eks": _Eks,
+    "s3": _S3,
+    "batch": _Batch,
+    "sqs": _Sqs,
+    "logs": _Logs,
 }
 
 

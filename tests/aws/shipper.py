@@ -1,9 +1,9 @@
 """Fluent Bit as far as the doubles need it: reads the files of containers, and puts their lines into a log group, late.
 
-`ship` in the configuration of a group: `{"folder": where the kubelet keeps the logs of pods, "namespace": NAME, "node": NAME,
-"delay": SECONDS, "shape": "record" or "bare", "skip": how many lines at the beginning of each log are left out}`. A record is
-what Container Insights sends: the line in `log`, the runtime's time in `time`, `_p` P or F for a piece or the end of a line; bare
-is the line alone, as `log_key log` makes it. Names of streams are those of Container Insights.
+`ship` in the configuration of a group: `{"folder": where the kubelet keeps the logs of pods, "namespace": NAME, "node":
+NAME, "delay": SECONDS, "shape": "record" or "bare", "skip": how many lines at the beginning of each log are left out}`.
+A record is what Container Insights sends: the line in `log`, the runtime's time in `time`, `_p` P or F for a piece or
+the end of a line; bare is the line alone, as `log_key log` makes it. Names of streams are those of Container Insights.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _event(line: bytes, shape: str) -> Event:
     seconds, _, fraction = stamp.removesuffix("Z").partition(".")
     # Of the seconds alone: a float would round the milliseconds.
     millis = int(datetime.fromisoformat(f"{seconds}+00:00").timestamp()) * 1000 + int(fraction.ljust(9, "0")[:3])
-    record = {"time": stamp, "stream": stream, "_p": tags.split(":")[0], "log": log}
-    record |= {"kubernetes": {"container_name": "main"}}
+    told = {"time": stamp, "stream": stream, "_p": tags.split(":")[0], "log": log}
+    record = {**told, "kubernetes": {"container_name": "main"}}
     message = log if shape == "bare" else json.dumps(record)
     return Event(timestamp=millis, ingested=int(time.time() * 1000), message=message)

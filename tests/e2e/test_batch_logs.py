@@ -1,4 +1,4 @@
-"""Lines of Batch jobs whose pods were gone before they were read: from the log group that Fluent Bit ships to, or a gap."""
+"""Lines of Batch jobs whose pods were gone before they were read: from where Fluent Bit has shipped them, or a gap."""
 
 from __future__ import annotations
 
@@ -43,8 +43,11 @@ class Shipping:
         facts = aws.site.cluster.facts
         self.aws = aws
         self.ship: dict[str, Any] = {
-            **{"folder": facts["pod_logs"], "namespace": namespace.name, "node": facts["node"]},
-            **{"delay": DELAY, "shape": "record"},
+            "folder": facts["pod_logs"],
+            "namespace": namespace.name,
+            "node": facts["node"],
+            "delay": DELAY,
+            "shape": "record",
         }
         aws.config["logs"] = {"groups": {KEY: {"account": ACCOUNT, "ship": self.ship}}}
         aws.role["policy"] = {"Statement": [*aws.role["policy"]["Statement"], MAY_READ]}
