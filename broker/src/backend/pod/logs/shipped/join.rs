@@ -4,6 +4,9 @@
 //! they have milliseconds only, the last line that was read is looked for by its content among those of its millisecond, and
 //! of the second after it, since some shippers stamp a line when they read it. What is not found, or found more than once, is a gap
 //! that says so; of several the last one counts, so that no line comes twice.
+//!
+//! A log group is in the order of its times, and a position tells no more than the latest time that was read. So a line that was written
+//! behind the position with an earlier time, as where two streams of a container were stamped before they took turns, counts as read.
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
