@@ -208,7 +208,9 @@ fn a_long_line_comes_in_the_pieces_of_the_kubelet() {
     for shape in [Shape::Record, Shape::Pieces(16 << 10), Shape::Bare] {
         for cut in 0..=live.len() {
             let mut join = Join::new(instance(), behind(&live[..cut]), None);
-            ship(shape, &written).into_iter().for_each(|entry| join.take(entry));
+            for entry in ship(shape, &written) {
+                join.take(entry);
+            }
             join.settle();
             let items = join.take_ready();
             let found: Vec<_> = items
@@ -256,7 +258,9 @@ fn what_was_written_before_a_wanted_moment_is_left_out() {
     let since = Timestamp::from_nanosecond(i128::from(BEGIN + 1_500_000_000)).unwrap();
     let mut join = Join::new(instance(), InstancePosition::default(), Some(since));
     assert_eq!(join.from(), Some(BEGIN / MILLI + 1000));
-    ship(Shape::Record, &written).into_iter().for_each(|entry| join.take(entry));
+    for entry in ship(Shape::Record, &written) {
+        join.take(entry);
+    }
     join.take_ready();
     assert_eq!(join.lines(), 2);
 }

@@ -69,12 +69,13 @@ pub(in crate::backend::pod) fn read(group: Arc<dyn LogGroup>, wanted: Wanted) ->
         let from = join.from();
         let (mut is_told, mut is_over, mut early) = (false, false, Vec::new());
         while !is_over {
-            match reading.next(from).await {
-                Some(events) => events.into_iter().for_each(|event| join.take(Entry::of(event))),
-                None => {
-                    join.settle();
-                    is_over = true;
+            if let Some(events) = reading.next(from).await {
+                for event in events {
+                    join.take(Entry::of(event));
                 }
+            } else {
+                join.settle();
+                is_over = true;
             }
             early.extend(join.take_ready());
             if join.lines() == 0 {

@@ -38,7 +38,7 @@ impl Group {
 
 #[async_trait]
 impl LogGroup for Group {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "/a/group"
     }
 
