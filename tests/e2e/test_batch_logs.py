@@ -107,10 +107,11 @@ def test_lines_of_a_pod_that_nobody_saw_come_from_the_log_group(
     assert story.end.state is podbroker.ExecutionState.SUCCEEDED
 
 
+@pytest.mark.parametrize("shape", ["record", "bare"])
 def test_a_read_that_was_cut_goes_on_from_the_log_group_without_a_line_lost_or_doubled(
-    shipping: Shipping, batch: Batch, broker: Broker, namespace: Namespace
+    shape: str, shipping: Shipping, batch: Batch, broker: Broker, namespace: Namespace
 ) -> None:
-    assert shipping
+    shipping.set(shape=shape)
     batch.behave({"delete_after": 0})
     batch.register("for i in $(seq 300); do echo line $i; [ $((i % 10)) -gt 0 ] || sleep 0.2; done")
     client = broker.client()
