@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import random
 import socket
 import subprocess
@@ -17,6 +18,10 @@ from .machine import find_program
 #: between its choice and the server's start.
 _PORTS = range(20000, 32000)
 
+#: Workers of pytest-xdist take theirs from different shares, so that nobody is given the port of a server that somebody
+#: else has not started yet, or starts again. The first is everybody else's.
+_SHARES = 16
+
 #: Candidates for the pods' network: a corner of 10.0.0.0/8 that Kubernetes distributions and VPNs rarely use.
 _NETWORKS = [f"10.{second}.{third}" for second in range(213, 220) for third in range(256)]
 
@@ -26,10 +31,16 @@ _TRIES = 200
 _given: set[int] = set()
 
 
+def ports() -> range:
+    """The ports of this process."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    return _PORTS[(int(worker) % (_SHARES - 1) + 1 if worker.isdigit() else 0) :: _SHARES]
+
+
 def free_port() -> int:
     """A port on which nobody listens, and none that this process was given before."""
     for _ in range(_TRIES):
-        port = random.choice(_PORTS)
+        port = random.choice(ports())
         if port in _given:
             continue
         with socket.socket() as probe:

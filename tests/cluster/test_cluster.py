@@ -131,6 +131,19 @@ def cluster() -> Iterator[Cluster]:
     assert traces_of(started.facts["name"]) == {}
 
 
+def test_workers_side_by_side_are_never_given_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    for worker in (None, "gw0", "gw1", "gw4"):
+        if worker is not None:
+            monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        else:
+            monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+        shares.append(set(network.ports()))
+        assert network.free_port() in shares[-1]
+    assert all(len(share) >= 500 for share in shares)
+    assert sum(map(len, shares)) == len(set.union(*shares))
+
+
 def test_a_pod_runs_and_its_log_is_read(cluster: Cluster) -> None:
     create(cluster, busybox("hello", "sh", "-c", "echo hello from $(hostname)"))
     assert finished(cluster, "hello")["status"]["phase"] == "Succeeded"

@@ -257,13 +257,20 @@ class Run:
 
     def states(self) -> dict[str, str]:
         """The states of its tasks, by task and map index."""
+        return {name: str(task["state"]) for name, task in self._tasks().items()}
+
+    def tries(self) -> dict[str, int]:
+        """The last tries of its tasks, by task and map index."""
+        return {name: int(task["try_number"]) for name, task in self._tasks().items()}
+
+    def _tasks(self) -> dict[str, dict[str, Any]]:
         tasks: list[dict[str, Any]] = []
         while True:
             answer = self.airflow.call("GET", f"{self._path('taskInstances')}?limit=100&offset={len(tasks)}")
             tasks += answer["task_instances"]
             if not answer["task_instances"] or len(tasks) >= answer["total_entries"]:
                 break
-        return {f"{one['task_id']}[{one['map_index']}]": str(one["state"]) for one in tasks}
+        return {f"{one['task_id']}[{one['map_index']}]": one for one in tasks}
 
     def clear(self, task: str) -> None:
         """Does what a person does who clears a task in the user interface."""

@@ -53,6 +53,8 @@ def main() -> int:
     for verdict in verdicts:
         if not verdict.holds:
             print(f"\n--- {verdict.row.name}\n{verdict.log}")
+    for name, log in together.logs.items() if together is not None else ():
+        print(f"\n--- everything: {name}", *log, sep="\n")
     print(f"\n{matrix.text(verdicts, together)}\n")
     if options.page:
         where = f"one node, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"

@@ -6,8 +6,9 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final
 
-#: What the node must be labelled with for the pods of a row that begin as pending; the name of the row follows.
-NODE_LABEL: Final = "podbroker.test/"
+#: The label of the pod that pods of a row wait for that begin as pending; its value is the name of the row. A label
+#: of the node would not do: the scheduler sees it sooner than the kubelet, which then rejects the pod.
+OPENS_LABEL: Final = "podbroker.test/opens"
 
 
 class Kill(enum.Enum):

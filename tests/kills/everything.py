@@ -24,6 +24,10 @@ class Everything:
     states: dict[str, int] = field(default_factory=dict)
     """How many tasks ended in each state."""
     problems: list[str] = field(default_factory=list)
+    again: int = 0
+    """How many tries Airflow has repeated, as it does on a machine that is too busy."""
+    logs: dict[str, list[str]] = field(default_factory=dict)
+    """Of the tasks whose lines are not there once."""
 
     @property
     def holds(self) -> bool:
@@ -61,13 +65,27 @@ def _look(run: Run, stage: Stage, found: Everything) -> None:
     lines: dict[tuple[str, int | None], str] = {(task, None): f"line of {what}" for task, what in _LINES.items()}
     lines |= {("mapped", at): f"line of {at}" for at in range(MAPPED)}
     for (task, at), text in lines.items():
-        tries = range(1, 5)
-        count = sum(line.rpartition("] ")[2] == text for one in tries for line in run.log(task, one, map_index=at))
-        if count != 1:
-            found.problems.append(f"{task}{'' if at is None else f'[{at}]'}: its line is there {count} times")
-    pods = len(stage.witness.of(run.run))
-    if pods != MAPPED + len(_LINES):
-        found.problems.append(f"{pods} pods made, should be {MAPPED + len(_LINES)}")
+        log = [line for one in range(1, 5) for line in run.log(task, one, map_index=at)]
+        counts = _counts(log, text)
+        if max(counts) > 1 or not sum(counts):
+            name = f"{task}{'' if at is None else f'[{at}]'}"
+            found.problems.append(f"{name}: its line is there {' and again '.join(map(str, counts))} times")
+            found.logs[name] = log
+    # A try that Airflow itself has failed after its pod was released has another pod.
+    pods, tasks = len(stage.witness.of(run.run)), MAPPED + len(_LINES)
+    found.again = sum(run.tries().values()) - len(states)
+    if not tasks <= pods <= tasks + found.again:
+        found.problems.append(f"{pods} pods made, should be {tasks}, and {found.again} tries were repeated")
+
+
+def _counts(log: list[str], text: str) -> list[int]:
+    """How often a line is there, up to each announcement that lines may come again, and after the last."""
+    counts = [0]
+    for line in log:
+        if "may come again" in line:
+            counts.append(0)
+        counts[-1] += line.rpartition("] ")[2] == text
+    return counts
 
 
 #: What the single tasks hand back, and what their pods print.

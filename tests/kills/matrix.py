@@ -82,6 +82,8 @@ def said(everything: Everything) -> str:
     """What came of the DAG with everything, in a sentence."""
     states = ", ".join(f"{count} {state}" for state, count in sorted(everything.states.items()))
     held = "each value is right and each line is there once" if everything.holds else "; ".join(everything.problems)
+    if everything.again:
+        held += f" (again after a warning in tries that Airflow has repeated, {everything.again} in all)"
     return (
         "A DAG with a synchronous task, a deferred one, one that starts in the triggerer, two decorated and a hundred "
         f"mapped ones, every second of them deferred: {states}; {held}. It took {everything.seconds:.0f} s."

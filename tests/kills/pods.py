@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from kubernetes import client as kubernetes
@@ -50,14 +50,23 @@ class PodWitness:
         return sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def _run(self) -> None:
+        # Each round goes on where the last one ended, so that no pod comes and goes unseen between them.
+        version: str | None = None
         while not self._stop.is_set():
+            more = {} if version is None else {"resource_version": version}
             stream = kubernetes_watch.Watch().stream(
-                self.namespace.site.core.list_namespaced_pod, self.namespace.name, timeout_seconds=_ROUND
+                self.namespace.site.core.list_namespaced_pod, self.namespace.name, timeout_seconds=_ROUND, **more
             )
-            # An API server that is busy ends a watch now and then; the next one begins with all pods.
-            with contextlib.suppress(kubernetes.ApiException, HTTPError):
+            # An API server that is busy ends a watch now and then.
+            try:
                 for event in stream:
                     self._see(event["raw_object"])
+                    version = event["raw_object"]["metadata"]["resourceVersion"]
+            except kubernetes.ApiException as error:
+                if error.status == HTTPStatus.GONE:
+                    version = None
+            except HTTPError:
+                continue
 
     def _see(self, pod: dict[str, Any]) -> None:
         with self._lock:

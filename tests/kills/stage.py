@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from e2e.airflow import Airflow, connection
 from e2e.broker import TARGET, Broker, Brokers
-from kills.cell import NODE_LABEL, Kill
+from e2e.manifests import IMAGE, UNTIL_TOLD
+from kills.cell import OPENS_LABEL, Kill
 from kills.database import postgres
 from kills.pods import PodWitness
 
@@ -62,7 +63,12 @@ class Stage:
     def open_node(self, row: Row) -> None:
         """Lets the pods of a row be scheduled that wait for that; see `kills/dags/killed.py`."""
         site = self.namespace.site
-        site.core.patch_node(site.cluster.facts["node"], {"metadata": {"labels": {f"{NODE_LABEL}{row.name}": "open"}}})
+        container = {"name": "base", "image": IMAGE, "command": ["sh", "-c", UNTIL_TOLD]}
+        body = {
+            "metadata": {"generateName": "opens-", "labels": {OPENS_LABEL: row.name}},
+            "spec": {"containers": [container], "nodeName": site.cluster.facts["node"]},
+        }
+        site.core.create_namespaced_pod(self.namespace.name, body)
 
 
 @contextlib.contextmanager

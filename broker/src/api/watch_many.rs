@@ -5,18 +5,20 @@
 //! bounded. An error of one execution is said as its failure and ends only that one.
 
 use std::collections::HashMap;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable};
-use futures::{Stream, StreamExt as _};
+use futures::future::BoxFuture;
+use futures::stream::{AbortHandle, Abortable, SelectAll, abortable};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use podbroker_proto::v1 as wire;
 use tonic::Status;
 use wire::watch_executions_request::Request;
 use wire::watch_executions_response::Item;
 
 use super::stream::{HEARTBEAT, count};
-use super::{Inner, convert, status};
+use super::{Inner, WatchPermit, convert, status};
 use crate::auth::Caller;
 use crate::backend::EventStream;
 use crate::error::Error;
@@ -34,9 +36,28 @@ enum Said {
 struct Followed {
     api: Arc<Inner>,
     caller: Caller,
-    streams: SelectAll<BoxStream<'static, (String, Said)>>,
+    streams: SelectAll<Abortable<Watch>>,
     /// By name; ends the stream of one.
-    handles: HashMap<String, AbortHandle>,
+    handles: HashMap<Arc<str>, AbortHandle>,
+}
+
+/// One execution until its end or its first error. Written by hand, since there are tens of thousands at a time: a generator would
+/// keep room for the opening as long as it lives.
+struct Watch {
+    name: Arc<str>,
+    step: Step,
+}
+
+/// How far it has come.
+enum Step {
+    Opening(BoxFuture<'static, Result<(WatchPermit, EventStream), Error>>),
+    Open {
+        _permit: WatchPermit,
+        events: EventStream,
+    },
+    /// That is still to be said.
+    Ended,
+    Over,
 }
 
 /// The events of all that the requests add.
@@ -64,7 +85,7 @@ pub(super) fn events(
                     }
                 }
                 said = followed.streams.next(), if !followed.streams.is_empty() => {
-                    if let Some(response) = said.and_then(|(name, said)| followed.response(name, said)) {
+                    if let Some(response) = said.and_then(|(name, said)| followed.response(&name, said)) {
                         yield Ok(response);
                     }
                 }
@@ -90,11 +111,11 @@ impl Followed {
     }
 
     fn add(&mut self, request: wire::WatchExecutionRequest) {
-        let name = request.name.clone();
+        let name: Arc<str> = request.name.as_str().into();
         self.remove(&name);
-        let (stream, handle) = abortable(follow(Arc::clone(&self.api), self.caller.clone(), request));
-        let label = name.clone();
-        self.streams.push(stream.map(move |said| (label.clone(), said)).boxed());
+        let watch = Watch::new(Arc::clone(&name), Arc::clone(&self.api), self.caller.clone(), request);
+        let (stream, handle) = abortable(watch);
+        self.streams.push(stream);
         self.handles.insert(name, handle);
     }
 
@@ -104,7 +125,7 @@ impl Followed {
         }
     }
 
-    fn response(&mut self, name: String, said: Said) -> Option<wire::WatchExecutionsResponse> {
+    fn response(&mut self, name: &str, said: Said) -> Option<wire::WatchExecutionsResponse> {
         let item = match said {
             Said::Event(event) => {
                 count(&self.api.metrics, &event);
@@ -115,40 +136,49 @@ impl Followed {
                 Item::Failure(failure(&error))
             }
             Said::Gone => {
-                self.handles.remove(&name);
+                self.handles.remove(name);
                 return None;
             }
         };
-        Some(wire::WatchExecutionsResponse { name, item: Some(item) })
+        Some(wire::WatchExecutionsResponse { name: name.to_owned(), item: Some(item) })
     }
 }
 
-/// One execution until its end or its first error.
-fn follow(
-    api: Arc<Inner>,
-    caller: Caller,
-    request: wire::WatchExecutionRequest,
-) -> impl Stream<Item = Said> + Send + 'static {
-    async_stream::stream! {
-        let opened = async {
+impl Watch {
+    fn new(name: Arc<str>, api: Arc<Inner>, caller: Caller, request: wire::WatchExecutionRequest) -> Self {
+        let opening = async move {
             let permit = api.watch_permit()?;
             Ok((permit, open(&api, &caller, request).await?))
         };
-        match opened.await {
-            Ok((_permit, mut events)) => {
-                while let Some(event) = events.next().await {
-                    match event {
-                        Ok(event) => yield Said::Event(Box::new(event)),
-                        Err(error) => {
-                            yield Said::Failure(error);
-                            break;
-                        }
+        Self { name, step: Step::Opening(opening.boxed()) }
+    }
+}
+
+impl Stream for Watch {
+    type Item = (Arc<str>, Said);
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let (step, said) = match &mut self.step {
+                Step::Opening(opening) => match ready!(opening.poll_unpin(context)) {
+                    Ok((permit, events)) => (Step::Open { _permit: permit, events }, None),
+                    Err(error) => (Step::Ended, Some(Said::Failure(error))),
+                },
+                Step::Open { events, .. } => match ready!(events.poll_next_unpin(context)) {
+                    Some(Ok(event)) => {
+                        return Poll::Ready(Some((Arc::clone(&self.name), Said::Event(Box::new(event)))));
                     }
-                }
+                    Some(Err(error)) => (Step::Ended, Some(Said::Failure(error))),
+                    None => (Step::Ended, None),
+                },
+                Step::Ended => (Step::Over, Some(Said::Gone)),
+                Step::Over => return Poll::Ready(None),
+            };
+            self.step = step;
+            if let Some(said) = said {
+                return Poll::Ready(Some((Arc::clone(&self.name), said)));
             }
-            Err(error) => yield Said::Failure(error),
         }
-        yield Said::Gone;
     }
 }
 

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
-use super::Check;
 use super::log_group::LogGroup;
+use super::{Check, Health};
 use crate::error::Error;
 use crate::execution::{FailureClass, Policies, Workload};
 
@@ -217,6 +217,11 @@ pub trait Jobs: Send + Sync + 'static {
     /// Where lines of its pods are shipped to, if somebody has said so.
     fn log_group(&self) -> Option<Arc<dyn LogGroup>> {
         None
+    }
+
+    /// Whether what jobs are described as is in step. Of one who is asked for each job, that is nothing that can be out of step.
+    fn health(&self) -> Health {
+        Health::Serving
     }
 
     /// Walks the chain from the broker to a running job.

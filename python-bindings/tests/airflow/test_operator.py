@@ -289,6 +289,19 @@ def test_an_outcome_that_is_not_the_end_is_waited_out(make, client, context, log
     assert "[base] the last line" in log.lines
 
 
+def test_a_process_that_finds_the_pod_of_an_earlier_one_says_that_lines_may_come_again(make, client, context, log):
+    said = "Lines that an earlier process of the task has printed may come again below"
+    client.script = [*HAPPY, s.end()]
+    make().execute(context)
+    assert said not in log.lines
+    client.script = [*HAPPY, s.end()]
+    make(get_logs=False).execute(context)
+    assert said not in log.lines, "it prints none"
+    client.script = [*HAPPY, s.end()]
+    make().execute(context)
+    assert log.lines.count(said) == 1
+
+
 def test_an_error_in_the_middle_leaves_the_pod_alone(make, client, context):
     def formatter(_: str, __: str) -> str:
         raise RuntimeError("the user's own fault")

@@ -215,6 +215,17 @@ def test_a_triggerer_that_was_killed_leaves_a_place_that_is_behind_and_the_next_
     assert "lines from the last seconds before may come again" in log.text
 
 
+def test_the_first_place_of_a_process_is_kept_at_once(triggerer, client, monkeypatch):
+    monkeypatch.setattr("podbroker.airflow.position._process.has_asked", False)
+    monkeypatch.setattr("podbroker.airflow.position.FIRST_SECONDS", 60.0)
+    for kept in ([False], []):
+        client.script = [s.state(s.S.RUNNING), s.lines("one"), s.lines("two"), s.end()]
+        triggerer.run(trigger())
+        assert triggerer.kept == kept
+        assert triggerer.xcoms == {}
+        triggerer.kept.clear()
+
+
 def test_a_triggerer_that_begins_late_without_a_place_says_that_lines_may_come_again(triggerer, client, log):
     client.script = [s.state(s.S.RUNNING), s.end()]
     triggerer.run(trigger(began=time.time() - 60))

@@ -67,6 +67,7 @@ class FakeTriggerer:
     def __init__(self, client: FakeClient, log: RecordingLog, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log = log
         self.xcoms: dict[str, Any] = {}
+        self.kept: list[bool] = []
         self.asked: list[str] = []
         self.many = FakeMany(client)
         self.channel = Channel(client=client, many=self.many)
@@ -78,6 +79,7 @@ class FakeTriggerer:
         monkeypatch.setattr(trigger_end, "state_from_server", lambda _: self.state)
         monkeypatch.setattr("podbroker.airflow.trigger.HOLD_SECONDS", 0.0)
         monkeypatch.setattr("podbroker.airflow.position.FIRST_SECONDS", 0.0)
+        monkeypatch.setattr("podbroker.airflow.position._process.has_asked", True)
         monkeypatch.setattr("podbroker.airflow.position._ask", self._ask)
         monkeypatch.setattr(RemotePodTrigger, "log", log)
 
@@ -132,6 +134,7 @@ class FakeTriggerer:
     async def _ask(self, what: str, trigger: Any, **more: Any) -> Any:
         del trigger
         if what == "SetXCom":
+            self.kept.append(more["value"]["exact"])
             self.xcoms["place"] = json.loads(json.dumps(more["value"]))
         if what == "DeleteXCom":
             self.xcoms.pop(more.get("key", "place"), None)

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from airflow.sdk import DAG
-from kills.cell import NODE_LABEL, Mode, Moment, dag_id
+from kills.cell import OPENS_LABEL, Mode, Moment, dag_id
 from kills.holding import Hold
 from kills.rows import RETRIES
 from kubernetes.client import models as k8s
@@ -20,9 +20,9 @@ from kubernetes.client import models as k8s
 from e2e.manifests import IMAGE
 from podbroker.airflow.operator import RemotePodOperator
 
-#: Keeps a pod pending until the node has a label with the name of its run.
-LABELLED = {"matchExpressions": [{"key": NODE_LABEL + "{{ run_id }}", "operator": "Exists"}]}
-NOWHERE = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [LABELLED]}}}
+#: Keeps a pod pending until another one has a label with the name of its run.
+OPENED = {"labelSelector": {"matchLabels": {OPENS_LABEL: "{{ run_id }}"}}, "topologyKey": "kubernetes.io/hostname"}
+NOWHERE = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [OPENED]}}
 MOUNT = k8s.V1VolumeMount(name="signals", mount_path="/signals", read_only=True)
 SIGNALS = k8s.V1Volume(name="signals", host_path=k8s.V1HostPathVolumeSource(path=os.environ["PODBROKER_KILLS_SIGNALS"]))
 BASE = (

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::api::{ApiError, PodApi, WATCH_SECONDS};
 use super::selection::Selection;
+use crate::backend::Health;
 
 /// The pause after a failure, doubled up to the maximum while failures follow each other.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -60,6 +61,14 @@ pub(super) trait Intake {
 
     /// It cannot be listed or watched now; returns how long it is left alone at least.
     fn fail(&mut self, error: &ApiError) -> Duration;
+}
+
+/// What a target is of which something cannot be listed or watched.
+pub(super) fn health_after(error: &ApiError) -> Health {
+    match error.code() {
+        Some(403) => Health::Refused(error.to_string()),
+        _ => Health::Unreachable(error.to_string()),
+    }
 }
 
 /// How a turn of listing and watching ended.

@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use super::PodBackend;
 use super::attempts::Attempts;
 use super::hub::Hub;
-use super::logs::Sources;
 use crate::backend::EventStream;
 use crate::error::Error;
 use crate::execution::{Cursor, ExecutionId, Tenant, WatchOptions};
@@ -136,7 +135,6 @@ impl PodBackend {
             found => found?,
         };
         let following = self.hub.follow(&hash, interest).ok_or_else(|| self.not_in_step())?;
-        let sources = Sources { api: self.api.clone(), logs: Arc::clone(&self.logs) };
-        Ok(super::watch::watch(Arc::clone(&self.hub), sources, following, cursor, options))
+        Ok(super::watch::watch(Arc::clone(&self.hub), Arc::clone(&self.sources), following, cursor, options))
     }
 }

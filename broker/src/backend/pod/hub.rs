@@ -112,11 +112,12 @@ impl Hub {
         &self.settings
     }
 
-    /// Whether the watch is in step.
+    /// Whether all that the target is watched for is in step; the first that is not.
     pub(super) fn health(&self) -> Health {
         let state = self.state();
-        let of_both = if state.health == Health::Serving { &state.parts } else { &state.health };
-        of_both.clone()
+        let of_jobs = state.ledger.as_ref().map_or(Health::Serving, Ledger::health);
+        let all = [&state.health, &state.parts, &of_jobs];
+        all.into_iter().find(|health| **health != Health::Serving).unwrap_or(&Health::Serving).clone()
     }
 
     /// Whether the first list was read, so that what is not in the index is not in the cluster.

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::api::ApiError;
 use super::carrier::Carrier;
 use super::events::{self, Access, PodEvent};
-use super::feed::Intake;
+use super::feed::{Intake, health_after};
 use super::hub::Hub;
 use super::view::View;
 use crate::backend::Health;
@@ -107,10 +107,7 @@ impl Intake for PodIntake<'_> {
 
     fn fail(&mut self, error: &ApiError) -> Duration {
         warn!(error = error as &dyn std::error::Error, "the target's pods cannot be watched");
-        self.hub.set_health(match error.code() {
-            Some(403) => Health::Refused(error.to_string()),
-            _ => Health::Unreachable(error.to_string()),
-        });
+        self.hub.set_health(health_after(error));
         Duration::ZERO
     }
 }

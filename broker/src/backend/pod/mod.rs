@@ -66,7 +66,7 @@ use self::clock::ServerClock;
 use self::following::Interest;
 use self::hub::Hub;
 use self::kube_job::KubeJobs;
-use self::logs::Logs;
+use self::logs::{Logs, Sources};
 use self::record::Runner;
 use super::job::Jobs;
 use super::{Backend, Cancel, Check, EventStream, Filter, Health, Keeper, Presence, Submitted, View as Depth};
@@ -124,7 +124,7 @@ pub struct PodBackend {
     settings: Arc<PodSettings>,
     api: PodApi,
     hub: Arc<Hub>,
-    logs: Arc<Logs>,
+    sources: Arc<Sources>,
     chain: Option<Arc<eks::Chain>>,
     /// The name of this process's Lease.
     replica: String,
@@ -153,7 +153,9 @@ impl PodBackend {
         let jobs =
             if settings.runs_cluster_jobs() { Some(KubeJobs::start(&api, &settings, tasks, stop)) } else { jobs };
         let hub = Arc::new(Hub::new(Arc::clone(&settings), clock, jobs.clone()));
-        let logs = Logs::new(api.clone(), jobs.as_ref().and_then(|jobs| jobs.log_group()), spool, tasks, stop);
+        let group = jobs.as_ref().and_then(|jobs| jobs.log_group());
+        let logs = Logs::new(api.clone(), group, spool, tasks, stop);
+        let sources = Arc::new(Sources { logs, api: api.clone() });
         let replica = format!("podbroker-{:016x}", rand::random::<u64>());
         let words = orphans::Words::default();
         let span = info_span!("target", name = %settings.target);
@@ -166,7 +168,7 @@ impl PodBackend {
             let listen = async move { listen_stop.run_until_cancelled(listening.watch_jobs(&*jobs)).await };
             tasks.spawn(listen.instrument(span.clone()));
         }
-        let backend = Arc::new(Self { settings, api, hub, logs, chain, replica, words, keeper, runner });
+        let backend = Arc::new(Self { settings, api, hub, sources, chain, replica, words, keeper, runner });
         if let Some(chain) = backend.chain.clone() {
             let announce_stop = stop.clone();
             let announce = async move { announce_stop.run_until_cancelled(chain.announce()).await };

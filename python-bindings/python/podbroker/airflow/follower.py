@@ -24,7 +24,7 @@ from podbroker import (
     StateChanged,
     UnavailableError,
 )
-from podbroker.airflow.backlog import ROOM, drained
+from podbroker.airflow.backlog import ROOM, drained, unread
 from podbroker.airflow.channel import channel_of
 from podbroker.airflow.kill import Verdict, verdict_of
 from podbroker.airflow.lines import AuthorsCodeError, Lines, LinesAway, print_each
@@ -55,8 +55,8 @@ KILL_SECONDS = 25.0
 READ_SECONDS = 60.0
 """How long Airflow's supervisor may take to read the lines; then more are printed, or the task goes on, without it."""
 
-LEAVE_SECONDS = 3.0
-"""The same for a triggerer that is stopped: it is killed after 10."""
+LEAVE_SECONDS = 4.0
+"""The same for a triggerer that is stopped: it may be killed after 10, and has its place to keep then."""
 
 LATE_SECONDS = 60.0
 """How long the end of what was cancelled because the task took too long is waited for: twice a default grace."""
@@ -79,6 +79,8 @@ class Follower:
         self._progress: Progress | None = None
         self._lines: Lines | None = None
         self._cursor = decoded(trigger.cursor)
+        # The same of what Airflow's supervisor is known to have read.
+        self._read = self._cursor
         # What a cancellation has interrupted: an event, and how many of its lines were printed.
         self._interrupted: tuple[Event, int] | None = None
         # Lines of some container were printed after it.
@@ -107,10 +109,16 @@ class Follower:
         await self._position.drop(self._trigger)
 
     async def leave(self) -> None:
-        """Keep the place for another triggerer. Below Airflow 3.3 also find out whether the task was killed."""
-        if not await self._end.was_killed(channel=self._channel):
-            await self._position.leave(self._trigger, self._cursor, exact=not self._is_behind)
-            await drained(to=0, seconds=LEAVE_SECONDS)
+        """Keep the place for another triggerer. Below Airflow 3.3 also find out whether the task was killed.
+
+        It is the one after the last line that Airflow has read: what a process has logged last is lost with it.
+        """
+        if await self._end.was_killed(channel=self._channel):
+            return
+        if await drained(to=0, seconds=LEAVE_SECONDS):
+            self._read = self._cursor
+        is_exact = self._read == self._cursor and not self._is_behind
+        await self._position.leave(self._trigger, self._read, exact=is_exact)
 
     async def left_to_worker(self) -> dict[str, Any]:
         """Give what the event says of an execution that has ended before it was followed here."""
@@ -183,7 +191,7 @@ class Follower:
 
     async def _take_over(self) -> None:
         cursor, may_repeat = await self._position.take_over(self._trigger)
-        self._cursor = cursor or self._cursor
+        self._cursor = self._read = cursor or self._cursor
         if may_repeat and self._lines is not None:
             since = "the last seconds before" if cursor else "the beginning"
             self._log.warning("Another triggerer may have gone before: lines from %s may come again below", since)
@@ -219,6 +227,8 @@ class Follower:
 
     async def _handle(self, event: Event, *, done: int = 0) -> None:
         self._interrupted = (event, done)
+        if unread() == 0:
+            self._read = self._cursor
         has_user_code = self._lines is not None and self._lines.has_user_code
         if isinstance(event, LogChunk) and self._progress is not None:
             await self._handle_lines(event, self._progress, done)

@@ -186,6 +186,9 @@ class LifeCycle(_Operator):
         if execution is None:
             execution = session.submit(look_first=reschedules(context) > 0)
         self.log.info("Execution: %s", execution.name)
+        # Of one that was rescheduled, the place that it has kept says whether.
+        if session.is_found and not reschedules(context) and self._printer.wanted is not None:
+            self.log.info("Lines that an earlier process of the task has printed may come again below")
         return execution
 
     def _known(self) -> Execution:

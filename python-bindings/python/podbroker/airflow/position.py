@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from podbroker.airflow._compat import AIRFLOW_V_3_0_PLUS, trigger_comms
+from podbroker.airflow.backlog import LOOK_SECONDS, is_taken
 
 __all__ = ["Place", "Position", "decoded", "encoded", "forget"]
 
@@ -30,7 +31,8 @@ READ_SECONDS = 60.0
 which was seen to take 25 s on a busy machine."""
 
 WRITE_SECONDS = 5.0
-"""How long the answer to a write is waited for: a triggerer that is stopped is killed after 10 s."""
+"""How long it is waited for that a write is answered or, by a triggerer that is stopped, read: it may be killed after
+10 s. Airflow 3.3 reads no answers any more by then."""
 
 FIRST_SECONDS = 3.0
 """A trigger that begins sooner than this after its task has deferred is the first: another one cannot have begun and
@@ -53,6 +55,17 @@ class Place:
     """Base64."""
     exact: bool
     """Whether nothing was printed after it."""
+
+
+@dataclass(slots=True)
+class _Process:
+    """What the triggers of a process share."""
+
+    has_asked: bool = False
+    """Whether one of them has asked Airflow for something."""
+
+
+_process = _Process()
 
 
 class Position:
@@ -81,9 +94,13 @@ class Position:
         return cursor, not (place.exact and cursor)
 
     def advance(self, trigger: Any, cursor: bytes) -> None:  # noqa: ANN401
-        """Keep the place now and then, and wait for nothing; called after each piece of lines."""
+        """Keep the place now and then, and wait for nothing; called after each piece of lines.
+
+        The first one of a process is kept at once, since it has Airflow start an API server: a process that is being
+        stopped has no time for that.
+        """
         now = time.monotonic()
-        if not self._saved_at:
+        if not self._saved_at and _process.has_asked:
             self._saved_at = now
         elif now - self._saved_at >= SAVE_SECONDS and (self._writing is None or self._writing.done()):
             self._saved_at = now
@@ -91,9 +108,10 @@ class Position:
 
     async def leave(self, trigger: Any, cursor: bytes, *, exact: bool) -> None:  # noqa: ANN401
         """Keep the place, because another triggerer goes on; ``exact`` if nothing was printed after it."""
-        if cursor:
+        # Also where nothing is kept for the next one but that it has had a predecessor.
+        if cursor or not exact:
             # Written after what may still be on its way: the supervisor keeps the order.
-            await self._write(trigger, cursor, exact=exact)
+            await self._write(trigger, cursor, exact=exact, is_last=True)
 
     async def drop(self, trigger: Any) -> None:  # noqa: ANN401
         """Take the place away: the task has gone on."""
@@ -103,6 +121,7 @@ class Position:
             await _ask("DeleteXCom", trigger)
 
     async def _load(self, trigger: Any) -> Place | None:  # noqa: ANN401
+        _process.has_asked = True
         answer = await _ask("GetXCom", trigger)
         kept = getattr(answer, "value", None)
         if not isinstance(kept, dict):
@@ -113,10 +132,10 @@ class Position:
             return None
         return place if (place.trigger, place.name) == (trigger.trigger_id, self._name) else None
 
-    async def _write(self, trigger: Any, cursor: bytes, *, exact: bool) -> None:  # noqa: ANN401
+    async def _write(self, trigger: Any, cursor: bytes, *, exact: bool, is_last: bool = False) -> None:  # noqa: ANN401
         place = Place(trigger=trigger.trigger_id or 0, name=self._name, cursor=encoded(cursor), exact=exact)
-        self._was_saved = True
-        await _ask("SetXCom", trigger, value=asdict(place))
+        self._was_saved = _process.has_asked = True
+        await _ask("SetXCom", trigger, is_last=is_last, value=asdict(place))
 
 
 def encoded(cursor: bytes) -> str:
@@ -137,8 +156,11 @@ async def forget(trigger: Any, key: str) -> None:  # noqa: ANN401 -- a BaseTrigg
     await _ask("DeleteXCom", trigger, key=key)
 
 
-async def _ask(what: str, trigger: Any, **more: object) -> Any:  # noqa: ANN401 -- whatever is answered
-    """Ask Airflow; None when it does not answer, since a place that is not kept costs repeated lines only."""
+async def _ask(what: str, trigger: Any, *, is_last: bool = False, **more: object) -> Any:  # noqa: ANN401
+    """Ask Airflow; None when it does not answer, since a place that is not kept costs repeated lines only.
+
+    Of the last question of a process it is enough that it was read.
+    """
     ti = trigger.task_instance
     comms = trigger_comms() if AIRFLOW_V_3_0_PLUS else None
     if comms is None or ti is None:
@@ -148,11 +170,15 @@ async def _ask(what: str, trigger: Any, **more: object) -> Any:  # noqa: ANN401 
     mapped = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
     which = {"key": KEY, "dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": mapped} | more
     try:
-        seconds = READ_SECONDS if what == "GetXCom" else WRITE_SECONDS
+        until = time.monotonic() + (READ_SECONDS if what == "GetXCom" else WRITE_SECONDS)
         # Finished whoever stops waiting: before 3.3 an answer that nobody has read is taken for the next question's.
         asking = asyncio.ensure_future(comms.asend(getattr(messages, what)(**which)))
         asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
-        return await asyncio.wait_for(asyncio.shield(asking), seconds)
+        while not asking.done() and (left := until - time.monotonic()) > 0:
+            await asyncio.wait([asking], timeout=min(left, LOOK_SECONDS) if is_last else left)
+            if is_last and is_taken(comms):
+                return None
+        return asking.result() if asking.done() else None
     except Exception as error:  # noqa: BLE001 -- of Airflow's API, its database, or a supervisor that is gone
         trigger.log.debug("The place in the log: %s failed: %r", what, error)
         return None

@@ -83,6 +83,8 @@ class Session:
         self._name = ""
         self._sent = False
         self.execution: Execution | None = None
+        self.is_found = False
+        """Whether an earlier process of the task had made the execution."""
 
     @property
     def name(self) -> str:
@@ -164,7 +166,8 @@ class Session:
             raise exception_of_error(error, doing=f"The {self.noun} was not started") from error
         self._claim = submission.claim
         self.execution = submission.execution
-        if not submission.created:
+        self.is_found = not submission.created
+        if self.is_found:
             self._log.info("Going on with execution %s, which exists already", self.name)
         return self.execution
 
@@ -172,6 +175,7 @@ class Session:
         """Follow an execution that this process did not start."""
         self._claim = ""
         self.execution = execution
+        self.is_found = True
         return execution
 
     def earlier(self, labels: Mapping[str, str]) -> list[Execution]:

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::super::api::ApiError;
-use super::super::feed::Intake;
+use super::super::feed::{Intake, health_after};
 use super::index::Index;
 use super::object::JobObject;
+use crate::backend::Health;
 
 /// Keeps an index in step.
 pub(super) struct JobIntake<'a> {
@@ -41,10 +42,13 @@ impl Intake for JobIntake<'_> {
 
     fn end_list(&mut self, version: u64) {
         self.index.keep(&std::mem::take(&mut self.listed), version);
+        self.index.set_health(Health::Serving);
         debug!("in step with the target's Jobs");
     }
 
-    fn open(&mut self) {}
+    fn open(&mut self) {
+        self.index.set_health(Health::Serving);
+    }
 
     fn put(&mut self, job: JobObject) {
         self.index.put(&job);
@@ -58,6 +62,7 @@ impl Intake for JobIntake<'_> {
 
     fn fail(&mut self, error: &ApiError) -> Duration {
         warn!(error = error as &dyn std::error::Error, "the target's Jobs cannot be watched");
+        self.index.set_health(health_after(error));
         Duration::ZERO
     }
 }

@@ -9,17 +9,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::object::{JobObject, deleted};
+use crate::backend::Health;
 use crate::backend::job::Job;
 
 /// The Jobs of a target.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
     state: Mutex<State>,
     news: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// Whether the watch is in step.
+    health: Health,
     /// By id.
     jobs: HashMap<String, Known>,
     followed: HashSet<String>,
@@ -33,7 +36,24 @@ struct Known {
     version: u64,
 }
 
+impl Default for Index {
+    fn default() -> Self {
+        let (jobs, followed, changed) = (HashMap::new(), HashSet::new(), BTreeSet::new());
+        Self { state: Mutex::new(State { health: Health::Starting, jobs, followed, changed }), news: Notify::new() }
+    }
+}
+
 impl Index {
+    /// Whether the watch is in step.
+    pub(super) fn health(&self) -> Health {
+        self.state().health.clone()
+    }
+
+    /// Notes how the watch is.
+    pub(super) fn set_health(&self, health: Health) {
+        self.state().health = health;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

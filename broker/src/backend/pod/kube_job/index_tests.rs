@@ -1,6 +1,9 @@
 use futures::FutureExt as _;
 use serde_json::json;
 
+use super::super::super::api::ApiError;
+use super::super::super::feed::Intake as _;
+use super::super::feeding::JobIntake;
 use super::*;
 use crate::backend::job::JobState;
 
@@ -80,4 +83,24 @@ fn a_deleted_job_is_told_with_its_last_word() {
     .unwrap();
     index.remove(&serde_json::from_value(last.take()).unwrap());
     assert_eq!(next(&index), Some(JobState::Succeeded));
+}
+
+#[test]
+fn a_watch_that_fails_says_so_until_it_is_open_again() {
+    let refusal = |code: u16| {
+        let status = json!({ "status": "Failure", "code": code, "reason": "", "message": "no" });
+        ApiError::Refused(serde_json::from_value(status).unwrap())
+    };
+    let index = Index::default();
+    assert_eq!(index.health(), Health::Starting);
+    let mut intake = JobIntake::new(&index);
+    intake.begin_list();
+    intake.end_list(1);
+    assert_eq!(index.health(), Health::Serving);
+    intake.fail(&refusal(403));
+    assert!(matches!(index.health(), Health::Refused(why) if why.contains("403: no")));
+    intake.fail(&refusal(500));
+    assert!(matches!(index.health(), Health::Unreachable(_)));
+    intake.open();
+    assert_eq!(index.health(), Health::Serving);
 }

@@ -39,7 +39,7 @@ use super::selection::Selection;
 use super::submit::{FIRST_PAUSE, LONGEST_PAUSE, TRY_FOR};
 use super::{PodSettings, feed, refusal};
 use crate::backend::job::{Job, Jobs, Submission, Work};
-use crate::backend::{Check, Verdict};
+use crate::backend::{Check, Health, Verdict};
 use crate::error::{Error, Refusal};
 use crate::execution::FailureClass;
 
@@ -247,6 +247,10 @@ impl Jobs for KubeJobs {
 
     fn forget(&self, id: &str) {
         self.index.forget(id);
+    }
+
+    fn health(&self) -> Health {
+        self.index.health()
     }
 
     fn changes(&self) -> BoxStream<'static, Job> {

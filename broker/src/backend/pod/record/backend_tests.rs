@@ -279,3 +279,15 @@ async fn what_a_job_cannot_have_is_refused_before_anything_is_made() {
     assert!(!world.has_record());
     stop.cancel();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_takes_little_memory() {
+    let (world, stop) = (World::new(), CancellationToken::new());
+    let backend = world.backend(&stop).await;
+    let (tenant, id) = (address().tenant, address().id);
+    backend.submit(&tenant, request()).await.unwrap();
+    let mut events = backend.watch(&tenant, &id, &[], EVERYTHING).await.unwrap();
+    assert!(matches!(events.next().await.unwrap().unwrap().kind, EventKind::StateChanged(_)));
+    // Of what triggerers follow, tens of thousands are open at a time.
+    assert!(size_of_val(&*events) <= 1024, "{} bytes", size_of_val(&*events));
+}

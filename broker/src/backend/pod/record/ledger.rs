@@ -13,6 +13,7 @@ use super::super::events::{self, Access, Early, PodEvent};
 use super::super::view::{Presence, View};
 use super::merge::{Seen, is_queued, views};
 use super::part::{Origin, Part, owner};
+use crate::backend::Health;
 use crate::backend::job::{Job, JobState, Jobs};
 
 /// A record by the hash of its execution and the number in its name.
@@ -52,6 +53,11 @@ impl Ledger {
     pub(in crate::backend::pod) fn new(jobs: Arc<dyn Jobs>) -> Self {
         let (lanes, by_job, by_pod) = (HashMap::new(), HashMap::new(), HashMap::new());
         Self { jobs, lanes, by_job, by_pod, abandoned: Vec::new() }
+    }
+
+    /// Whether the descriptions of jobs are in step.
+    pub(in crate::backend::pod) fn health(&self) -> Health {
+        self.jobs.health()
     }
 
     /// A version of a record. Returns the views of its attempts, oldest first.

@@ -205,7 +205,15 @@ impl Runner {
     async fn ask_for_the_end(&self, view: &View) -> Result<(), Error> {
         let id = view.record().map(Record::job_id).filter(|id| !id.is_empty());
         let (Some(id), Some(intent)) = (id, &view.cancel) else { return Ok(()) };
-        lock(&self.asked).insert(view.uid.clone(), self.api.clock().now());
+        let now = self.api.clock().now();
+        {
+            // Who cancels asks at once, and so does the reconciler, which sees that.
+            let mut asked = lock(&self.asked);
+            if asked.get(&view.uid).is_some_and(|asked| now < add(*asked, END_AGAIN)) {
+                return Ok(());
+            }
+            asked.insert(view.uid.clone(), now);
+        }
         self.jobs.end(id, &intended(intent)).await?;
         self.jobs.hasten(id);
         Ok(())

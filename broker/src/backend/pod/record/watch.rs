@@ -176,11 +176,10 @@ impl Intake for PartIntake<'_> {
 
     fn fail(&mut self, error: &ApiError) -> Duration {
         warn!(error = error as &dyn std::error::Error, "the pods of the target's jobs cannot be watched");
-        match error.code() {
-            Some(403) => self.hub.set_parts_health(Health::Refused(error.to_string())),
+        match feed::health_after(error) {
             // Until they were listed nothing is decided without them.
-            _ if self.hub.state().parts == Health::Starting => {}
-            _ => self.hub.set_parts_health(Health::Unreachable(error.to_string())),
+            Health::Unreachable(_) if self.hub.state().parts == Health::Starting => {}
+            health => self.hub.set_parts_health(health),
         }
         Duration::ZERO
     }

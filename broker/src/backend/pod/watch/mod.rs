@@ -9,18 +9,20 @@
 //! nothing.
 
 mod reading;
+mod told;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::{BoxStream, SelectAll};
+use futures::future::{BoxFuture, OptionFuture};
+use futures::stream::{self, BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use self::reading::Open;
+use self::told::Told;
 use super::attempts::{Attempts, Latest};
 use super::chunk::LogItem;
 use super::following::Following;
@@ -32,8 +34,8 @@ use super::view::View;
 use super::{collect, describe, status};
 use crate::backend::EventStream;
 use crate::execution::{
-    Cursor, Event, EventKind, Execution, Follow, GapReason, InstancePosition, LogChunk, LogLine, LogMode, NoResult,
-    Notice, Outcome, Position, ResultSource, Severity, StreamKey, WatchOptions,
+    Cursor, Event, EventKind, Follow, GapReason, InstancePosition, LogChunk, LogLine, LogMode, NoResult, Notice,
+    Outcome, Position, ResultSource, Severity, StreamKey, WatchOptions,
 };
 
 /// A value or the words for why there is none.
@@ -45,36 +47,32 @@ const TOO_MANY: u32 = 1;
 /// Follows an execution from a cursor on.
 pub(super) fn watch(
     hub: Arc<Hub>,
-    sources: Sources,
+    sources: Arc<Sources>,
     following: Following,
     cursor: Cursor,
     options: WatchOptions,
 ) -> EventStream {
     let mut watcher = Watcher::new(hub, sources, following, cursor, options);
-    async_stream::stream! {
+    // What is said at a time goes on as one: an event that the generator itself held would take its room in every watch for ever.
+    let said = async_stream::stream! {
         loop {
             while watcher.has_news {
-                for event in watcher.look() {
-                    yield Ok(event);
-                }
+                yield watcher.look();
             }
             if watcher.is_finished() {
-                for event in watcher.finish() {
-                    yield Ok(event);
-                }
+                yield watcher.finish();
                 return;
             }
-            for event in watcher.wait().await {
-                yield Ok(event);
-            }
+            yield watcher.wait().await;
         }
-    }
-    .boxed()
+    };
+    said.flat_map(|events| stream::iter(events).map(Ok)).boxed()
 }
 
+/// There are tens of thousands at a time, so what all of them have in common is shared, and what few of them need is boxed.
 struct Watcher {
     hub: Arc<Hub>,
-    sources: Sources,
+    sources: Arc<Sources>,
     following: Following,
     /// The hub has let go of the execution: there will be nothing new.
     closed: bool,
@@ -82,7 +80,7 @@ struct Watcher {
     has_news: bool,
     cursor: Cursor,
     options: WatchOptions,
-    told: Option<Execution>,
+    told: Option<Told>,
     readers: SelectAll<BoxStream<'static, (StreamKey, LogItem)>>,
     /// Those that were begun; an instance is read once.
     begun: HashSet<StreamKey>,
@@ -116,7 +114,7 @@ enum Happened {
 }
 
 impl Watcher {
-    fn new(hub: Arc<Hub>, sources: Sources, following: Following, cursor: Cursor, options: WatchOptions) -> Self {
+    fn new(hub: Arc<Hub>, sources: Arc<Sources>, following: Following, cursor: Cursor, options: WatchOptions) -> Self {
         Self {
             hub,
             sources,
@@ -155,8 +153,9 @@ impl Watcher {
             self.runs_until = Some(Instant::now() + latest.policies.drain_deadline);
         }
         let shown = execution.before_the_end(self.cursor.attempts_ended);
-        if self.told.as_ref() != Some(&shown) {
-            self.told = Some(shown.clone());
+        let now = Told { attempts: Arc::clone(&attempts), attempts_ended: self.cursor.attempts_ended };
+        let before = self.told.replace(now).map(|told| told.shown(self.hub.settings()));
+        if before.as_ref() != Some(&shown) {
             events.push(self.event(EventKind::StateChanged(Box::new(shown.clone()))));
         }
         for attempt in shown.attempts {
@@ -232,9 +231,12 @@ impl Watcher {
         };
     }
 
+    fn result_source(&self) -> ResultSource {
+        self.told.as_ref().map_or(ResultSource::None, |told| told.policies().result)
+    }
+
     fn needs_result(&self) -> bool {
-        let policy = self.told.as_ref().map_or(ResultSource::None, |execution| execution.policies.result);
-        policy != ResultSource::None && !self.cursor.result_sent
+        self.result_source() != ResultSource::None && !self.cursor.result_sent
     }
 
     /// Everything that will be said has been said, but for the end.
@@ -250,14 +252,16 @@ impl Watcher {
 
     /// How long something is waited for without anything of it coming, once it has ended.
     fn patience(&self) -> Duration {
-        self.told.as_ref().map_or(Duration::MAX, |execution| execution.policies.drain_deadline)
+        self.told.as_ref().map_or(Duration::MAX, |told| told.policies().drain_deadline)
     }
 
     /// Waits until something happens, and says it.
     async fn wait(&mut self) -> Vec<Event> {
         let began = Instant::now();
-        let time_left = self.time_left();
+        // Boxed, since most wait for neither.
+        let patience = OptionFuture::from(self.time_left().map(|left| Box::pin(tokio::time::sleep(left))));
         let runs_until = self.runs_until.filter(|_| self.options.follow == Follow::UntilTheEnd);
+        let ran_on = OptionFuture::from(runs_until.map(|until| Box::pin(tokio::time::sleep_until(until))));
         let result = async {
             match &mut self.result {
                 Some(result) => result.await,
@@ -270,8 +274,8 @@ impl Watcher {
             biased;
             changed = attempts.changed(), if !self.closed => Happened::Changed { closed: changed.is_err() },
             value = result => Happened::Result(value),
-            () = tokio::time::sleep(time_left.unwrap_or_default()), if time_left.is_some() => Happened::Nothing,
-            () = tokio::time::sleep_until(runs_until.unwrap_or(began)), if runs_until.is_some() => Happened::RanOn,
+            Some(()) = patience => Happened::Nothing,
+            Some(()) = ran_on => Happened::RanOn,
             Some((key, item)) = self.readers.next(), if !self.open.is_empty() => Happened::Item(key, item),
         };
         self.note_wait(began.elapsed(), &happened);
@@ -291,7 +295,7 @@ impl Watcher {
     fn tell_result(&mut self, value: ResultValue) -> Vec<Event> {
         self.result = None;
         self.cursor.result_sent = true;
-        let source = self.told.as_ref().map_or(ResultSource::None, |execution| execution.policies.result);
+        let source = self.result_source();
         let mut events = Vec::new();
         if let Err(NoResult::Missing(problem)) = &value {
             let message = problem.clone();
