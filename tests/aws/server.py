@@ -1,8 +1,8 @@
-"""The listeners: STS, EKS, S3, Batch and SQS over plain HTTP, the proxy that is STS by TLS, and the control API.
+"""The listeners: the services over plain HTTP, the proxy that is STS by TLS, and the control API.
 
 Control, JSON over HTTP: `PUT /config` and `GET /config`, `PUT /faults`, `POST /expire` with `{"role": ARN or null}`,
-`GET` and `DELETE /calls`, `GET /held`, `GET /secrets`, `POST /reset`; `/batch/...` is in the package `batch`, and
-`/sqs/...` in `sqs`.
+`GET` and `DELETE /calls`, `GET /held`, `GET /secrets`, `POST /reset`; `/batch/...` is in the package `batch`,
+`/sqs/...` in `sqs`, and `/logs/...` in `logs`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from . import eks, s3, sqs, sts
+from . import eks, logs, s3, sqs, sts
 from .batch import wire as batch
 from .batch.control import control as control_batch
 from .refusals import Answer, Refused, eks_error, json_answer, s3_error, sts_error
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _IDLE: Final = 120.0
 
 #: What listens.
-NAMES: Final = ("sts", "eks", "s3", "batch", "sqs", "proxy", "control")
+NAMES: Final = ("sts", "eks", "s3", "batch", "sqs", "logs", "proxy", "control")
 
 #: An outage as the services tell of it.
 _FAULTS: Final = {
@@ -173,6 +173,11 @@ class _Sqs(_Modelled):
     module: ClassVar[ModuleType] = sqs
 
 
+class _Logs(_Modelled):
+    service: ClassVar[str] = "logs"
+    module: ClassVar[ModuleType] = logs
+
+
 def _act(call: dict[str, Any], state: State, answer: Any) -> Answer | None:  # noqa: ANN401  a function without arguments
     call |= {"time": state.now().timestamp(), "outcome": "OK"}
     try:
@@ -204,11 +209,13 @@ class _Control(_Handler):
             value = json.loads(request.body) if request.body else None
         except ValueError as error:
             return json_answer({"error": str(error)}, status=HTTPStatus.BAD_REQUEST)
-        if not request.target.startswith(("/batch/", "/sqs/")):
+        if not request.target.startswith(("/batch/", "/sqs/", "/logs/")):
             return _control(state, f"{request.method} {request.target}", value)
         try:
             if request.target.startswith("/sqs/"):
                 return json_answer(sqs.control(state.sqs, request.method, request.target, value))
+            if request.target.startswith("/logs/"):
+                return json_answer(logs.control(state.logs, request.method, request.target))
             return json_answer(control_batch(state.batch, request.method, request.target, value))
         except (KeyError, ValueError) as error:
             return json_answer({"error": repr(error)}, status=HTTPStatus.BAD_REQUEST)
@@ -266,7 +273,14 @@ def serve(state: State, ports: Mapping[str, int], *, certificate: Path, key: Pat
     _Server(ports["control"], _Control, state).serve_forever()
 
 
-_SERVICES: Final[dict[str, type[_Handler]]] = {"sts": _Sts, "eks": _Eks, "s3": _S3, "batch": _Batch, "sqs": _Sqs}
+_SERVICES: Final[dict[str, type[_Handler]]] = {
+    "sts": _Sts,
+    "eks": _Eks,
+    "s3": _S3,
+    "batch": _Batch,
+    "sqs": _Sqs,
+    "logs": _Logs,
+}
 
 
 class Doubles:

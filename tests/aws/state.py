@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .batch.service import Batch
+from .logs import LogGroups
+from .shipper import Shipper
 from .sqs import Queues
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Session:
 class Fault:
     """Something that goes wrong with calls of one kind."""
 
-    #: `sts`, `eks`, `s3`, `batch`, `sqs`, or `*`.
+    #: `sts`, `eks`, `s3`, `batch`, `sqs`, `logs`, or `*`.
     service: str
     #: Name of an action, or `*`.
     action: str = "*"
@@ -111,6 +113,8 @@ class State:
         #: What Batch knows, which ends with the process.
         self.sqs = Queues(self)
         self.batch = Batch(self.sqs.tell)
+        self.logs = LogGroups()
+        self._shipper = Shipper(self.logs, lambda: self.config)
         if (folder / "state.json").exists():
             saved = json.loads((folder / "state.json").read_text())
             self._config, self._handed_out = saved["config"], saved["handed_out"]
@@ -127,6 +131,8 @@ class State:
         with self._changed:
             self._config = config
             self._save()
+        if "logs" in config:
+            self._shipper.start()
 
     def reset(self) -> None:
         """Forgets everything."""
@@ -137,6 +143,7 @@ class State:
             self._changed.notify_all()
         self.batch.reset()
         self.sqs.reset()
+        self.logs.reset()
 
     def now(self) -> datetime.datetime:
         """The time by the doubles' clock, which can be set wrong."""

@@ -46,7 +46,8 @@ def claim(run: Run, *, program: Path, plugins: Path) -> tuple[Plan, Ownership]:
                 kubelet_port=network.free_port(),
                 authenticator_port=network.free_port(),
                 aws_ports={
-                    name: network.free_port() for name in ("sts", "eks", "s3", "batch", "sqs", "proxy", "control")
+                    name: network.free_port()
+                    for name in ("sts", "eks", "s3", "batch", "sqs", "logs", "proxy", "control")
                 },
                 python=identity.python(),
                 network=network.create_bridge(run.bridge),

@@ -165,7 +165,8 @@ class Aws:
     @property
     def endpoints(self) -> dict[str, str]:
         """How an AWS SDK finds the doubles."""
-        return {f"AWS_ENDPOINT_URL_{name.upper()}": self.urls[name] for name in ("sts", "eks", "batch", "sqs")}
+        found = {f"AWS_ENDPOINT_URL_{name.upper()}": self.urls[name] for name in ("sts", "eks", "batch", "sqs")}
+        return found | {"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": self.urls["logs"]}
 
     def target(self, *, namespace: str = NAMESPACE, **more: Any) -> dict[str, Any]:  # noqa: ANN401  fields of a target
         """The target of a broker's configuration."""

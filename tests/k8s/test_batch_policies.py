@@ -184,3 +184,22 @@ EVENTS: Final = f"arn:aws:sqs:{REGION}:{ACCOUNT}:astro-remote-batch-events"
 )
 def test_events_are_taken_from_the_one_queue(action: str, resource: str, expected: bool) -> None:
     assert allows(load("aws/batch-events-policy.json"), Call(action=action, resource=resource)) is expected
+
+
+GROUP: Final = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/containerinsights/remote-kpo-demo/application"
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "expected"),
+    [
+        # Of a group as a whole AWS asks with an empty name of a stream.
+        ("logs:DescribeLogStreams", f"{GROUP}:log-stream:", True),
+        ("logs:GetLogEvents", f"{GROUP}:log-stream:node-application.var.log.containers.x.log", True),
+        ("logs:GetLogEvents", f"{GROUP}-2:log-stream:x", False),
+        ("logs:FilterLogEvents", f"{GROUP}:log-stream:x", False),
+        ("logs:PutLogEvents", f"{GROUP}:log-stream:x", False),
+        ("logs:DeleteLogStream", f"{GROUP}:log-stream:x", False),
+    ],
+)
+def test_lines_are_read_from_the_one_log_group(action: str, resource: str, expected: bool) -> None:
+    assert allows(load("aws/batch-logs-policy.json"), Call(action=action, resource=resource)) is expected

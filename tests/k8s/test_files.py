@@ -51,6 +51,7 @@ POLICIES: Final = (
     "aws/batch-policy.json",
     "aws/batch-register-policy.json",
     "aws/batch-events-policy.json",
+    "aws/batch-logs-policy.json",
     "aws/broker-trust-irsa.json",
     "aws/broker-trust-pod-identity.json",
 )

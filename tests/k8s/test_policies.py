@@ -31,6 +31,7 @@ GRANTED: Final = {
     },
     "aws/batch-register-policy.json": {"batch:RegisterJobDefinition", "batch:TagResource", "batch:SubmitJob"},
     "aws/batch-events-policy.json": {"sqs:ReceiveMessage", "sqs:DeleteMessage"},
+    "aws/batch-logs-policy.json": {"logs:DescribeLogStreams", "logs:GetLogEvents"},
 }
 #: The role that a trust policy is on, for linters that want a resource in every statement.
 TRUSTED: Final = {

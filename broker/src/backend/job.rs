@@ -1,12 +1,14 @@
 //! The words between the engine, which knows executions, and what runs a target's jobs, which knows AWS Batch: plain values and one
 //! trait. The engine asks nobody else about jobs, and who runs them knows nothing of objects in the cluster.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
+use super::log_group::LogGroup;
 use super::{Check, Health};
 use crate::error::Error;
 use crate::execution::{FailureClass, Policies, Workload};
@@ -211,6 +213,11 @@ pub trait Jobs: Send + Sync + 'static {
 
     /// What descriptions of followed jobs bring, when they differ from the one before. Taken once, by the engine.
     fn changes(&self) -> BoxStream<'static, Job>;
+
+    /// Where lines of its pods are shipped to, if somebody has said so.
+    fn log_group(&self) -> Option<Arc<dyn LogGroup>> {
+        None
+    }
 
     /// Whether what jobs are described as is in step. Of one who is asked for each job, that is nothing that can be out of step.
     fn health(&self) -> Health {

@@ -16,6 +16,7 @@ use crate::execution::{Address, Event, Execution, ExecutionId, State, Submit, Te
 pub mod batch;
 mod census;
 pub mod job;
+pub mod log_group;
 pub mod pod;
 
 pub use census::{Census, Presence};

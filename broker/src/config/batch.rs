@@ -29,6 +29,32 @@ pub struct Batch {
     pub queue_deadline: Option<Duration>,
     /// The queue of SQS that events of jobs are put into.
     pub events_queue_url: Option<String>,
+    /// The log group of CloudWatch Logs that lines of pods are shipped to; name or ARN.
+    pub log_group: Option<String>,
+    /// What the name of a container's stream in it begins with, up to the container's id.
+    #[serde(default = "default_log_stream_prefix")]
+    pub log_stream_prefix: String,
+}
+
+/// A log group by the parts of what was configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogGroup<'a> {
+    /// What a request says: the name or the ARN, without the `:*` that some pages show behind it.
+    pub identifier: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Region and account, if it is an ARN.
+    pub region: Option<&'a str>,
+    /// See `region`.
+    pub account: Option<&'a str>,
+}
+
+/// As Container Insights sets Fluent Bit up:
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Container-Insights-setup-logs-FluentBit.html>
+pub const LOG_STREAM_PREFIX: &str = "{node}-application.var.log.containers.{pod}_{namespace}_{container}-";
+
+fn default_log_stream_prefix() -> String {
+    LOG_STREAM_PREFIX.to_owned()
 }
 
 fn default_settle() -> Duration {
@@ -57,6 +83,35 @@ impl Batch {
         let plain = name.strip_suffix(".fifo").unwrap_or(name);
         let is_name = !plain.is_empty() && plain.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c));
         (is_account && is_name && name.len() <= 80 && parts.next().is_none()).then_some((account, name))
+    }
+
+    /// The log group, if what is configured can be one.
+    pub fn log_group(&self) -> Option<LogGroup<'_>> {
+        let identifier = self.log_group.as_deref()?;
+        let identifier = identifier.strip_suffix(":*").unwrap_or(identifier);
+        let (mut region, mut account, mut name) = (None, None, identifier);
+        if identifier.starts_with("arn:") {
+            let parts: Vec<&str> = identifier.splitn(7, ':').collect();
+            let ["arn", partition, "logs", its_region, owner, "log-group", its_name] = parts[..] else { return None };
+            let is_account = owner.len() == 12 && owner.bytes().all(|c| c.is_ascii_digit());
+            if !partition.starts_with("aws") || !is_account {
+                return None;
+            }
+            (region, account, name) = (Some(its_region), Some(owner), its_name);
+        }
+        // The limits of CreateLogGroup.
+        let is_name = name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-/.#".contains(&c));
+        ((1..=512).contains(&name.len()) && is_name).then_some(LogGroup { identifier, name, region, account })
+    }
+
+    /// A stream's name has neither `:` nor `*`, and without these two a prefix would not tell containers apart.
+    fn has_usable_prefix(&self) -> bool {
+        let prefix = self.log_stream_prefix.as_str();
+        let filled = ["{node}", "{pod}", "{namespace}", "{container}"]
+            .iter()
+            .fold(prefix.to_owned(), |text, name| text.replace(name, ""));
+        let is_plain = !filled.contains([':', '*', '{', '}']) && prefix.len() <= 256;
+        is_plain && prefix.contains("{pod}") && prefix.contains("{container}")
     }
 
     /// Requests go to the region's own endpoint, whatever the URL says: another region's would look for a queue that is not there.
@@ -91,6 +146,24 @@ impl Batch {
         if self.events_queue_url.is_some() && (self.events_queue().is_none() || self.has_events_elsewhere(region)) {
             let why = format!("must be a queue's URL, such as https://sqs.{region}.amazonaws.com/111122223333/events");
             return Err(Problem::new("batch.events_queue_url", why));
+        }
+        let group = self.log_group();
+        if self.log_group.is_some() && group.is_none() {
+            let why = "must be a log group: a name, such as /aws/containerinsights/CLUSTER/application, or an ARN";
+            return Err(Problem::new("batch.log_group", why));
+        }
+        if group.and_then(|group| group.region).is_some_and(|its_region| its_region != region) {
+            return Err(Problem::new("batch.log_group", format!("must be in the target's region, {region}")));
+        }
+        if self.log_group.is_none() && self.log_stream_prefix != LOG_STREAM_PREFIX {
+            return Err(Problem::new("batch.log_stream_prefix", "belongs to batch.log_group, which is not set"));
+        }
+        if !self.has_usable_prefix() {
+            let why = format!(
+                "must have {{pod}} and {{container}}, may have {{node}} and {{namespace}}, and no other braces, colons or stars; such \
+                 as {LOG_STREAM_PREFIX}"
+            );
+            return Err(Problem::new("batch.log_stream_prefix", why));
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ use crate::execution::{FinishAction, InstanceId, PolicyDefaults, ResultSource, T
 use crate::target::{Kind, Place};
 
 pub use archive::{Archive, ArchiveUrl};
-pub use batch::Batch;
+pub use batch::{Batch, LOG_STREAM_PREFIX, LogGroup};
 pub use eks::{Aws, Credentials, Eks, SessionPolicy};
 pub use error::ConfigError;
 pub use executions::Executions;

@@ -12,7 +12,7 @@ use crate::backend::batch::{self, Accounts};
 use crate::backend::job::{JobCounters, Jobs};
 use crate::backend::pod::{JobKind, RecordSettings};
 use crate::config::{Config, Executions, Target};
-use crate::identity::eks::{self, BatchAccess, BatchSettings, Definitions, EventsQueue};
+use crate::identity::eks::{self, BatchAccess, BatchSettings, Definitions, EventsQueue, LogGroupName};
 use crate::telemetry::BatchCounters;
 
 /// What is counted about jobs, for all targets.
@@ -63,8 +63,13 @@ pub(super) async fn start(
         account: account.to_owned(),
         name: name.to_owned(),
     });
+    let logs = own.log_group().map(|group| LogGroupName {
+        identifier: group.identifier.to_owned(),
+        name: group.name.to_owned(),
+        account: group.account.map(str::to_owned),
+    });
     let region = target.region.clone();
-    let access = BatchAccess::new(&aws, BatchSettings { region, mode, role, definitions, events });
+    let access = BatchAccess::new(&aws, BatchSettings { region, mode, role, definitions, events, logs });
     let settings = batch::Settings {
         instance: config.instance.clone(),
         target: target.name.clone(),
@@ -74,6 +79,7 @@ pub(super) async fn start(
         more_queues: own.more_queues.clone(),
         job_definition: own.job_definition.clone(),
         definitions,
+        log_streams: own.log_stream_prefix.clone(),
     };
     info!(target = %target.name, queue = own.queue, region = target.region, "executions are jobs of AWS Batch");
     Some(batch::start(settings, access, accounts, counters.clone(), tasks, stop))

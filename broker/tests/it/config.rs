@@ -236,6 +236,38 @@ fn a_target_of_any_kind_may_have_aws_batch() {
         let problem = parse(&text).unwrap_err();
         assert!(problem.contains("targets[0].batch.events_queue_url: must be a queue's URL"), "{url}: {problem}");
     }
+    let logs = |text: &str| parse(&format!("{target}[targets.batch]\nqueue = \"q\"\n{text}\n"));
+    for (text, identifier, account) in [
+        ("/aws/containerinsights/c/application", "/aws/containerinsights/c/application", None),
+        (
+            "arn:aws:logs:us-east-1:111122223333:log-group:/a/b:*",
+            "arn:aws:logs:us-east-1:111122223333:log-group:/a/b",
+            Some("111122223333"),
+        ),
+    ] {
+        let batch = logs(&format!("log_group = \"{text}\"")).unwrap().targets[0].batch.clone().unwrap();
+        let group = batch.log_group().unwrap();
+        assert_eq!((group.identifier, group.account), (identifier, account));
+        assert_eq!(batch.log_stream_prefix, podbroker::config::LOG_STREAM_PREFIX);
+    }
+    for (text, why) in [
+        ("log_group = \"\"", "log_group: must be a log group"),
+        ("log_group = \"a b\"", "log_group: must be a log group"),
+        ("log_group = \"a:*:*\"", "log_group: must be a log group"),
+        ("log_group = \"arn:aws:logs:us-east-1:1111:log-group:g\"", "log_group: must be a log group"),
+        ("log_group = \"arn:aws:s3:::b\"", "log_group: must be a log group"),
+        (
+            "log_group = \"arn:aws:logs:eu-west-1:111122223333:log-group:g\"",
+            "log_group: must be in the target's region, us-east-1",
+        ),
+        ("log_stream_prefix = \"{pod}{container}\"", "log_stream_prefix: belongs to batch.log_group"),
+        ("log_group = \"g\"\nlog_stream_prefix = \"{pod}\"", "log_stream_prefix: must have {pod} and {container}"),
+        ("log_group = \"g\"\nlog_stream_prefix = \"{pod}{container}:\"", "log_stream_prefix: must have {pod}"),
+        ("log_group = \"g\"\nlog_stream_prefix = \"{pod}{container}{id}\"", "log_stream_prefix: must have {pod}"),
+    ] {
+        let problem = logs(text).unwrap_err();
+        assert!(problem.contains(&format!("c.toml: targets[0].batch.{why}")), "{text}: {problem}");
+    }
     let batch = format!("{target}[targets.batch]\nqueue = \"q\"\n");
     are_refused(&[
         (format!("{TARGET}[targets.batch]\nqueue = \"q\"\n"), "c.toml: targets[0].region: is needed for AWS Batch"),

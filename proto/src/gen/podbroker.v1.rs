@@ -847,7 +847,8 @@ pub struct Notice {
     /// VOLUME_NOT_READY, SANDBOX_FAILED, PULLING_IMAGE, IMAGE_PULL_FAILED, CONTAINER_WAITING, INIT_CONTAINER, and
     /// EVENTS_NOT_READABLE when the cluster does not let the broker see more. Why the next attempt is not made yet: QUOTA,
     /// ATTEMPT_WAITS; and why it never will be: ATTEMPT_REFUSED. What happens to it: CONTAINER_RESTARTED,
-    /// CANCEL_REQUESTED, DELETE_REQUESTED, DISRUPTION, NODE_UNREACHABLE, RESULT_MISSING. Others may come.
+    /// CANCEL_REQUESTED, DELETE_REQUESTED, DISRUPTION, NODE_UNREACHABLE, RESULT_MISSING. Where lines come from, if not from the
+    /// cluster: LINES_FROM_LOG_GROUP. Others may come.
     #[prost(string, tag = "1")]
     pub code: ::prost::alloc::string::String,
     /// One sentence for a person.

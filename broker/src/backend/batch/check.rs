@@ -9,8 +9,10 @@ use futures::Stream;
 use super::calls::{Calls, Failed, Operation, is_denied};
 use super::describe::Describe as _;
 use super::inspect::{self, Problem};
+use super::log_group::CloudWatch;
 use super::receive::{self, Receiver, Standing};
 use super::{Settings, definition, find, probe};
+use crate::backend::log_group::LogGroup as _;
 use crate::backend::{Check, Verdict};
 use crate::identity::eks::{BatchFailure, Definitions};
 
@@ -21,6 +23,7 @@ const DEFINITION: &str = "batch-definition";
 const JOBS: &str = "batch-jobs";
 const SUBMIT: &str = "batch-submit";
 const EVENTS: &str = "batch-events";
+const LOGS: &str = "batch-logs";
 
 /// No job has it.
 pub(super) const NO_JOB: &str = "00000000-0000-0000-0000-000000000000";
@@ -30,6 +33,7 @@ pub(super) fn check(
     settings: Arc<Settings>,
     calls: Arc<Calls>,
     receiver: Option<Arc<Receiver>>,
+    group: Option<Arc<CloudWatch>>,
 ) -> impl Stream<Item = Check> + Send {
     async_stream::stream! {
         let identity = calls.access.explain().await;
@@ -42,6 +46,9 @@ pub(super) fn check(
             }
             if receiver.is_some() {
                 yield skipped(EVENTS, "");
+            }
+            if group.is_some() {
+                yield skipped(LOGS, "");
             }
             return;
         }
@@ -91,6 +98,9 @@ pub(super) fn check(
         if let Some(receiver) = receiver {
             yield events(&receiver);
         }
+        if let Some(group) = group {
+            yield logs(&group).await;
+        }
     }
 }
 
@@ -102,6 +112,15 @@ fn events(receiver: &Receiver) -> Check {
         Standing::Fails { what, fix } => (Verdict::Warned { fix }, what),
     };
     Check { link: EVENTS, subject: receiver.name.clone(), verdict, detail }
+}
+
+/// Jobs run without it, and lines of pods that are there come from the cluster.
+async fn logs(group: &CloudWatch) -> Check {
+    let (verdict, detail) = match group.check().await {
+        Ok(detail) => (Verdict::Passed, detail),
+        Err(Problem { what, fix }) => (Verdict::Warned { fix }, what),
+    };
+    Check { link: LOGS, subject: group.name().to_owned(), verdict, detail }
 }
 
 /// What to do when events cannot be received; jobs are described as without them.

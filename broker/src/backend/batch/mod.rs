@@ -6,6 +6,7 @@
 //! find         the jobs of an attempt, however many were made
 //! describe     one task for all jobs of an account, by `pace`, a hundred at a time; `changes` are for the engine
 //! receive      hastens `describe` by what `event` reads out of a queue
+//! log_group    reads what was shipped of pods that are gone; `log_stream` is how that is called, pure
 //! check        the links from the broker to a job; `inspect` reads descriptions, pure; `probe` tries a submit that makes nothing
 //! calls        every request: its turn (`limits`), its count, its failure in our words
 //! ```
@@ -23,6 +24,8 @@ mod find;
 mod inspect;
 mod job;
 mod limits;
+mod log_group;
+mod log_stream;
 mod pace;
 mod plan;
 mod probe;
@@ -50,10 +53,12 @@ use self::changes::Changes;
 use self::definition::Registered;
 use self::describe::Describer;
 use self::limits::Limiter;
+use self::log_group::CloudWatch;
 use self::plan::Plan;
 use self::receive::{Receiver, Sqs};
 use super::Check;
 use super::job::{Job, Jobs, Submission, Work};
+use crate::backend::log_group::LogGroup;
 use crate::error::{Error, FieldViolation};
 use crate::execution::{FailureClass, InstanceId, TargetName, Workload};
 use crate::identity::eks::{BatchAccess, BatchFailure, Definitions};
@@ -81,6 +86,8 @@ pub struct Settings {
     pub job_definition: Option<String>,
     /// Whether definitions are written for pods instead.
     pub definitions: Definitions,
+    /// What the names of the streams in its log group begin with; see `log_stream`.
+    pub log_streams: String,
 }
 
 impl Settings {
@@ -134,11 +141,13 @@ pub fn start(
         receiver.join(&describer);
         Arc::clone(receiver)
     });
+    let group = CloudWatch::new(&calls.access, &settings.log_streams, &settings.namespace, &calls.counters);
     Arc::new(Batch {
         settings: Arc::new(settings),
         calls,
         describer,
         receiver,
+        group: group.map(Arc::new),
         changes: Arc::default(),
         registered: Registered::default(),
     })
@@ -150,6 +159,7 @@ struct Batch {
     calls: Arc<Calls>,
     describer: Arc<Describer>,
     receiver: Option<Arc<Receiver>>,
+    group: Option<Arc<CloudWatch>>,
     changes: Arc<Changes>,
     registered: Registered,
 }
@@ -224,8 +234,13 @@ impl Jobs for Batch {
         Arc::clone(&self.changes).stream()
     }
 
+    fn log_group(&self) -> Option<Arc<dyn LogGroup>> {
+        self.group.clone().map(|group| group as Arc<dyn LogGroup>)
+    }
+
     fn check(&self) -> BoxStream<'static, Check> {
-        check::check(Arc::clone(&self.settings), Arc::clone(&self.calls), self.receiver.clone()).boxed()
+        let (settings, calls) = (Arc::clone(&self.settings), Arc::clone(&self.calls));
+        check::check(settings, calls, self.receiver.clone(), self.group.clone()).boxed()
     }
 }
 
@@ -268,5 +283,6 @@ pub(in crate::backend::batch) fn settings_for_tests() -> Settings {
         more_queues: vec!["urgent".to_owned()],
         job_definition: Some("pods".to_owned()),
         definitions: Definitions::Given,
+        log_streams: "{pod}_{container}-".to_owned(),
     }
 }

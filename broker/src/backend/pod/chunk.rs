@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::place::after_line;
-use crate::execution::{Completeness, Gap, InstancePosition, LogLine, Position};
+use crate::execution::{Completeness, Gap, InstancePosition, LogLine, Notice, Position};
 
 /// A message is sent when so many bytes are together, or so long after its first line.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
@@ -26,6 +26,8 @@ pub(super) enum LogItem {
         after: InstancePosition,
     },
     Gap(Gap),
+    /// Something a person should know of the lines behind it.
+    Notice(Notice),
     /// The last item.
     End(Completeness),
 }

@@ -153,7 +153,9 @@ impl PodBackend {
         let jobs =
             if settings.runs_cluster_jobs() { Some(KubeJobs::start(&api, &settings, tasks, stop)) } else { jobs };
         let hub = Arc::new(Hub::new(Arc::clone(&settings), clock, jobs.clone()));
-        let sources = Arc::new(Sources { logs: Logs::new(api.clone(), spool, tasks, stop), api: api.clone() });
+        let group = jobs.as_ref().and_then(|jobs| jobs.log_group());
+        let logs = Logs::new(api.clone(), group, spool, tasks, stop);
+        let sources = Arc::new(Sources { logs, api: api.clone() });
         let replica = format!("podbroker-{:016x}", rand::random::<u64>());
         let words = orphans::Words::default();
         let span = info_span!("target", name = %settings.target);

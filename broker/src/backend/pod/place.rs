@@ -95,6 +95,11 @@ impl Place {
         self.search == Search::Found
     }
 
+    /// Lines before this are not wanted.
+    pub(super) fn not_before(&self) -> Option<Timestamp> {
+        self.not_before
+    }
+
     /// The latest time that was seen.
     pub(super) fn nanos(&self) -> Option<i64> {
         match self.position.position {

@@ -28,6 +28,19 @@ pub struct BatchSettings {
     pub definitions: Definitions,
     /// Where events of jobs come from, if they do.
     pub events: Option<EventsQueue>,
+    /// Where lines of their pods are shipped to, if they are.
+    pub logs: Option<LogGroupName>,
+}
+
+/// A log group of CloudWatch Logs in the region of the jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogGroupName {
+    /// What a request says: the name, or the ARN of one in another account.
+    pub identifier: String,
+    /// Its name.
+    pub name: String,
+    /// Whose it is, where the ARN is used; else the role's account.
+    pub account: Option<String>,
 }
 
 /// A queue of SQS in the region of the jobs.
@@ -59,6 +72,7 @@ const LONG_POLL: Duration = Duration::from_secs(30);
 pub struct BatchAccess {
     client: aws_sdk_batch::Client,
     events: aws_sdk_sqs::Client,
+    logs: aws_sdk_cloudwatchlogs::Client,
     sts: aws_sdk_sts::Client,
     session: Arc<RoleSession>,
     settings: Arc<BatchSettings>,
@@ -124,7 +138,9 @@ impl BatchAccess {
     pub fn new(aws: &SdkConfig, settings: BatchSettings) -> Self {
         let narrow = settings.role.as_ref().filter(|role| role.policy == SessionPolicy::Narrow);
         let events = settings.events.as_ref();
-        let policy = narrow.and_then(|role| policy::batch(&role.arn, &settings.region, settings.definitions, events));
+        let logs = settings.logs.as_ref();
+        let policy =
+            narrow.and_then(|role| policy::batch(&role.arn, &settings.region, settings.definitions, events, logs));
         let session = RoleSession::new(aws, aws_sdk_sts::Client::new(aws), settings.role.clone(), policy);
         let session = Arc::new(session);
         // The session is its own cache, with rules of its own.
@@ -140,6 +156,10 @@ impl BatchAccess {
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
+        let logs = aws_sdk_cloudwatchlogs::config::Builder::from(aws)
+            .credentials_provider(SessionProvider(Arc::clone(&session)))
+            .identity_cache(aws_sdk_cloudwatchlogs::config::IdentityCache::no_cache())
+            .build();
         let sts = aws_sdk_sts::config::Builder::from(aws)
             .credentials_provider(SessionProvider(Arc::clone(&session)))
             .identity_cache(aws_sdk_sts::config::IdentityCache::no_cache())
@@ -147,6 +167,7 @@ impl BatchAccess {
         Self {
             client: aws_sdk_batch::Client::from_conf(config),
             events: aws_sdk_sqs::Client::from_conf(events),
+            logs: aws_sdk_cloudwatchlogs::Client::from_conf(logs),
             sts: aws_sdk_sts::Client::from_conf(sts),
             session,
             settings: Arc::new(settings),
@@ -161,6 +182,11 @@ impl BatchAccess {
     /// The queue of events, and a client for it that signs with the session and tries once.
     pub fn events(&self) -> Option<(EventsQueue, aws_sdk_sqs::Client)> {
         self.settings.events.clone().map(|queue| (queue, self.events.clone()))
+    }
+
+    /// The log group, and a client for it that signs with the session.
+    pub fn log_group(&self) -> Option<(LogGroupName, aws_sdk_cloudwatchlogs::Client)> {
+        self.settings.logs.clone().map(|group| (group, self.logs.clone()))
     }
 
     /// The role's ARN; none for the broker's own identity.

@@ -33,7 +33,7 @@ use aws_credential_types::Credentials;
 use thiserror::Error;
 
 pub use base::CredentialsMode;
-pub use batch::{BatchAccess, BatchFailure, BatchSettings, Definitions, EventsQueue, Happened, happened};
+pub use batch::{BatchAccess, BatchFailure, BatchSettings, Definitions, EventsQueue, Happened, LogGroupName, happened};
 pub use explain::{LINKS, Link};
 pub use partition::{RegionError, StsEndpoint};
 pub use token::{Audience, EksToken, presign};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Definitions, EventsQueue};
+use super::{Definitions, EventsQueue, LogGroupName};
 
 /// DescribeCluster on the one cluster. What a token needs, GetCallerIdentity, cannot even be denied.
 pub(super) fn describe_cluster(role: &str, region: &str, cluster: &str) -> Option<String> {
@@ -32,13 +32,14 @@ pub(super) fn folder(role: &str, bucket: &str, root: &str) -> Option<String> {
     ]))
 }
 
-/// Jobs of AWS Batch in one region of the role's account, and the events about them in one queue. Which queues of jobs and which
+/// Jobs of AWS Batch in one region of the role's account, the events about them in one queue, and their lines in one log group. Which queues of jobs and which
 /// definitions is the role's own policy's business.
 pub(super) fn batch(
     role: &str,
     region: &str,
     definitions: Definitions,
     events: Option<&EventsQueue>,
+    logs: Option<&LogGroupName>,
 ) -> Option<String> {
     let (partition, account) = parts(role)?;
     let mut change = vec!["batch:SubmitJob", "batch:TerminateJob", "batch:TagResource"];
@@ -61,6 +62,14 @@ pub(super) fn batch(
         json!({
             "Effect": "Allow", "Action": ["sqs:ReceiveMessage", "sqs:DeleteMessage"],
             "Resource": format!("arn:{partition}:sqs:{region}:{account}:{name}"),
+        })
+    }));
+    statements.extend(logs.map(|LogGroupName { name, account: owner, .. }| {
+        let owner = owner.as_deref().unwrap_or(account);
+        // What is behind the name is a stream's; for the group as a whole it is empty.
+        json!({
+            "Effect": "Allow", "Action": ["logs:DescribeLogStreams", "logs:GetLogEvents"],
+            "Resource": format!("arn:{partition}:logs:{region}:{owner}:log-group:{name}:*"),
         })
     }));
     Some(document(&statements))
@@ -95,19 +104,26 @@ mod tests {
 
     #[test]
     fn a_session_for_batch_runs_jobs_and_registers_only_where_it_should() {
-        let given = batch(ROLE, "us-gov-west-1", Definitions::Given, None).unwrap();
+        let given = batch(ROLE, "us-gov-west-1", Definitions::Given, None, None).unwrap();
         assert!(given.contains("arn:aws-us-gov:batch:us-gov-west-1:111122223333:*"), "{given}");
         assert!(
             given.contains("batch:SubmitJob") && !given.contains("RegisterJobDefinition") && !given.contains("eks:")
         );
-        assert!(!given.contains("sqs:"));
+        assert!(!given.contains("sqs:") && !given.contains("logs:"));
         let queue = EventsQueue { url: String::new(), account: "444455556666".to_owned(), name: "q".repeat(80) };
-        let registered = batch(ROLE, "us-gov-west-1", Definitions::Registered, Some(&queue)).unwrap();
+        let group = LogGroupName { identifier: String::new(), name: "g".repeat(512), account: None };
+        let registered = batch(ROLE, "us-gov-west-1", Definitions::Registered, Some(&queue), Some(&group)).unwrap();
         assert!(registered.contains("batch:RegisterJobDefinition") && registered.len() < LIMIT);
         let policy: Value = serde_json::from_str(&registered).unwrap();
         let events = &policy["Statement"][2];
         assert_eq!(events["Resource"], format!("arn:aws-us-gov:sqs:us-gov-west-1:444455556666:{}", queue.name));
         assert_eq!(events["Action"], json!(["sqs:ReceiveMessage", "sqs:DeleteMessage"]));
+        let logs = &policy["Statement"][3];
+        assert_eq!(
+            logs["Resource"],
+            format!("arn:aws-us-gov:logs:us-gov-west-1:111122223333:log-group:{}:*", group.name)
+        );
+        assert_eq!(logs["Action"], json!(["logs:DescribeLogStreams", "logs:GetLogEvents"]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::super::view::{Nature, Presence};
 use super::kubelet::{BASE, Kubelet, S};
 use super::play::{Act, Habit, Heard, Stands, hear, run, runtime, view};
 use super::*;
+use crate::backend::log_group::{LogGroupError, ShippedEvent, ShippedPage};
 use crate::execution::GapReason;
 
 const WRITE: Act = Act::Write { lines: 50, step: 10_000_000, jitter: 0 };
@@ -192,7 +193,7 @@ fn short_life(lines: i64, padding: usize, nature: &Nature) -> Heard {
         let kubelet = Kubelet::new(1000);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let spool = Spool::new(SpoolLimits::default(), tasks.clone());
-        let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), spool, &tasks, &stop);
+        let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), None, spool, &tasks, &stop);
         let of = |stands, presence| View { nature: nature.clone(), presence, ..View::clone(&view(stands, 0, None)) };
         let (sender, receiver) = watch::channel(Arc::new(of(Stands::Runs, Presence::Present)));
         kubelet.change(|state| {
@@ -223,6 +224,72 @@ fn of_a_job_that_ends_at_once_nothing_is_missing_that_the_follow_has_brought() {
     for heard in [short_life(300, 100, &Nature::Part), short_life(1, 10, &Nature::Pod)] {
         assert_eq!(heard.gaps.len(), 1, "{heard:?}");
         assert_eq!(heard.gaps[0].reason, GapReason::PodDeleted);
+    }
+}
+
+/// A log group that has what the container has written, in the records of a shipper.
+struct Shipped(Arc<Kubelet>);
+
+#[async_trait::async_trait]
+impl LogGroup for Shipped {
+    fn name(&self) -> &'static str {
+        "/a/group"
+    }
+
+    async fn find(&self, _: &ShippedContainer) -> Result<Vec<String>, LogGroupError> {
+        Ok(vec!["s".to_owned()])
+    }
+
+    async fn page(&self, _: &str, from: Option<i64>, next: Option<&str>) -> Result<ShippedPage, LogGroupError> {
+        let lines: Vec<_> = self.0.change(|state| state.files().iter().flatten().cloned().collect());
+        let events = lines.into_iter().map(|(nanos, log)| {
+            let time = Timestamp::from_nanosecond(i128::from(nanos)).unwrap();
+            let record = serde_json::json!({ "time": format!("{time:.9}"), "stream": "stdout", "_p": "F", "log": log });
+            ShippedEvent { millis: nanos / 1_000_000, message: record.to_string() }
+        });
+        let all: Vec<_> = events.filter(|event| from.is_none_or(|from| event.millis >= from)).collect();
+        let had: usize = next.map_or(0, |next| next.parse().unwrap());
+        Ok(ShippedPage { events: all[had..].to_vec(), next: Some(all.len().to_string()), is_last: had == all.len() })
+    }
+}
+
+#[test]
+fn what_was_not_read_before_the_pod_was_gone_comes_from_where_it_was_shipped_and_each_line_once() {
+    let habits = [
+        Habit::default(),
+        Habit { late: 5_000, ..Habit::default() },
+        Habit { late: 200_000, ..Habit::default() },
+        Habit { lets_go: Some(1), away: 200, ..Habit::default() },
+    ];
+    let heard = runtime().block_on(async {
+        let kubelet = Kubelet::new(1000);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let spool = Spool::new(SpoolLimits::default(), tasks.clone());
+        let group: Arc<dyn LogGroup> = Arc::new(Shipped(Arc::clone(&kubelet)));
+        let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), Some(group), spool, &tasks, &stop);
+        let of = |stands, presence| View { nature: Nature::Part, presence, ..View::clone(&view(stands, 0, None)) };
+        let (sender, receiver) = watch::channel(Arc::new(of(Stands::Runs, Presence::Present)));
+        let write = |lines: std::ops::Range<i64>| {
+            let lines = lines.map(|number| (BASE - S + number * 300_017, number.to_string()));
+            kubelet.change(|state| state.files()[0].extend(lines));
+        };
+        write(0..100);
+        let ending = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            // The follow is cut off, and cannot be opened again.
+            kubelet.change(|state| (state.cuts, state.refusals) = (state.cuts + 1, 1000));
+            write(100..200);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            kubelet.change(|state| (state.ended, state.is_deleted) = (true, true));
+            sender.send_replace(Arc::new(of(Stands::Ended(BASE + kubelet.elapsed()), Presence::Gone)));
+        };
+        let hearing = habits.iter().map(|habit| hear(Arc::clone(&logs), receiver.clone(), *habit));
+        futures::future::join(futures::future::join_all(hearing), ending).await.0
+    });
+    for (heard, habit) in heard.iter().zip(habits) {
+        assert_eq!(heard.items, (0..200).map(Some).collect::<Vec<_>>(), "{habit:?}");
+        assert!(heard.notices.iter().all(|code| *code == "LINES_FROM_LOG_GROUP"), "{:?}", heard.notices);
+        assert!(!heard.notices.is_empty(), "{habit:?}");
     }
 }
 

@@ -3,13 +3,14 @@
 //! The first watcher of an instance opens its stream, and it is closed when all have had its end, or have been away for a while. `stream` reads from
 //! the API and never waits for a watcher, so the kubelet is read as fast as it gives: what it holds back, it may lose.
 //! `shared` keeps what was read until everybody had it, in memory and on disk within the limits of `spool`. `watcher` is the
-//! way of one watcher. Each line comes once and in order, or a gap says that lines are missing.
+//! way of one watcher. What the cluster has no longer comes from where it was shipped to, by `shipped`. Each line comes once and in order, or a gap says that lines are missing.
 
 mod continuity;
 mod reader;
 mod search;
 mod settle;
 mod shared;
+mod shipped;
 mod source;
 mod spool;
 mod status;
@@ -27,7 +28,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,13 +38,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
 use self::shared::{Appender, Shared, Subscription, Watchers};
+use self::shipped::Wanted;
 use self::source::LogSource;
 use self::status::Status;
 use super::api::PodApi;
 use super::chunk::LogItem;
 use super::place::{LogStart, ReadMode};
 use super::view::View;
-use crate::execution::{Instance, InstancePosition, Position};
+use crate::backend::log_group::{LogGroup, ShippedContainer};
+use crate::execution::{Gap, Instance, InstancePosition, Position};
 
 pub use self::spool::{Spool, SpoolLimits, SpoolUse};
 
@@ -61,6 +66,8 @@ pub(super) struct Sources {
 /// The logs of one target.
 pub(super) struct Logs {
     source: Arc<dyn LogSource>,
+    /// Where lines are shipped to.
+    group: Option<Arc<dyn LogGroup>>,
     spool: Arc<Spool>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -69,18 +76,25 @@ pub(super) struct Logs {
 
 impl Logs {
     /// Reads from the target; what is read ends with `stop`.
-    pub(super) fn new(api: PodApi, spool: Arc<Spool>, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
-        Self::from_source(Arc::new(api), spool, tasks, stop)
+    pub(super) fn new(
+        api: PodApi,
+        group: Option<Arc<dyn LogGroup>>,
+        spool: Arc<Spool>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
+        Self::from_source(Arc::new(api), group, spool, tasks, stop)
     }
 
     fn from_source(
         source: Arc<dyn LogSource>,
+        group: Option<Arc<dyn LogGroup>>,
         spool: Arc<Spool>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let (tasks, stop) = (tasks.clone(), stop.clone());
-        Arc::new(Self { source, spool, tasks, stop, streams: Mutex::default() })
+        Arc::new(Self { source, group, spool, tasks, stop, streams: Mutex::default() })
     }
 
     /// The lines of an instance for one watcher. Once `stop` is cancelled they end, behind what was read of them by then.
@@ -92,6 +106,21 @@ impl Logs {
         stop: CancellationToken,
     ) -> impl Stream<Item = LogItem> + Send + use<> {
         watcher::watch(Arc::clone(self), Status::new(view, instance), start, stop)
+    }
+
+    /// The lines of an instance whose pod nobody has seen, if they may have been shipped; `gap` is told if they were not.
+    pub(super) fn read_shipped(
+        &self,
+        of: ShippedContainer,
+        position: InstancePosition,
+        ended: Option<Timestamp>,
+        gap: Gap,
+    ) -> Option<BoxStream<'static, LogItem>> {
+        let group = self.group.clone()?;
+        let nanos = |time: Timestamp| i64::try_from(time.as_nanosecond()).ok();
+        let (ended, now) = (ended.and_then(nanos), self.source.now());
+        let wanted = Wanted { of, position, since: None, mode: ReadMode::Follow, ended, now, gap };
+        Some(shipped::read(group, wanted).boxed())
     }
 
     fn streams(&self) -> MutexGuard<'_, HashMap<Key, Arc<Shared>>> {
@@ -115,7 +144,7 @@ impl Logs {
             since: None,
             mode: ReadMode::Follow,
         };
-        let items = stream::read(Arc::clone(&self.source), status.clone(), start);
+        let items = stream::read(Arc::clone(&self.source), self.group.clone(), status.clone(), start);
         let open = Open { logs: Arc::clone(self), key, shared };
         self.tasks.spawn(open.fill(appender, items).instrument(Span::current()));
         subscription

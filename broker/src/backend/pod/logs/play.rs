@@ -117,6 +117,7 @@ pub(super) struct Heard {
     /// A line's number, or nothing for a gap.
     pub(super) items: Vec<Option<usize>>,
     pub(super) gaps: Vec<Gap>,
+    pub(super) notices: Vec<&'static str>,
     /// How long it took from the beginning of the play.
     pub(super) took: Duration,
 }
@@ -151,6 +152,7 @@ pub(super) async fn hear(logs: Arc<Logs>, mut view: watch::Receiver<Arc<View>>, 
                     heard.items.push(None);
                     heard.gaps.push(gap);
                 }
+                LogItem::Notice(notice) => heard.notices.push(notice.code),
                 LogItem::End(_) => {
                     heard.took = began.elapsed();
                     return heard;
@@ -182,7 +184,7 @@ pub(super) async fn play(
     let kubelet = Kubelet::new(piece);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let spool = Spool::new(limits, tasks.clone());
-    let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), Arc::clone(&spool), &tasks, &stop);
+    let logs = Logs::from_source(Arc::new(Arc::clone(&kubelet)), None, Arc::clone(&spool), &tasks, &stop);
     let (view_sender, receiver) = watch::channel(view(Stands::Runs, 0, None));
     let hearing =
         futures::future::join_all(habits.iter().map(|habit| hear(Arc::clone(&logs), receiver.clone(), *habit)));

@@ -89,7 +89,7 @@ pub(super) struct Reader {
     pub(super) source: Arc<dyn LogSource>,
     pub(super) status: Status,
     pub(super) tail_lines: Option<u64>,
-    mode: ReadMode,
+    pub(super) mode: ReadMode,
     pub(super) place: Place,
     pub(super) continuity: Continuity,
     /// The last line that was had.

@@ -4,6 +4,8 @@
 //! file. If it is not there either, a clock may have gone back: the file with the latest time is gone, and that of the last
 //! line may be there. Whoever has read that line himself looks for it by its own time and content.
 
+use std::sync::Arc;
+
 use futures::StreamExt as _;
 
 use super::super::chunk::{CHUNK_BYTES, Chunk};
@@ -12,7 +14,9 @@ use super::super::lines::Splitter;
 use super::super::place::{Lost, Place, Verdict};
 use super::continuity::Continuity;
 use super::reader::{Kind, Reader, STATUS_DELAY};
-use crate::execution::{Gap, LogLine};
+use super::shipped::Wanted;
+use crate::backend::log_group::LogGroup;
+use crate::execution::{Gap, GapReason, LogLine};
 
 /// How many lines a read that goes on asks for at first: a second or two of a busy container, and 100 kB of usual lines.
 const TAIL_LINES: u64 = 1000;
@@ -55,6 +59,21 @@ pub(super) struct Known {
 }
 
 impl Reader {
+    /// Where to read on if the pod is gone and its lines were shipped; the latest lines only are known to the kubelet alone.
+    pub(super) fn wanted(
+        &self,
+        group: Option<&Arc<dyn LogGroup>>,
+        gap: Option<&Gap>,
+    ) -> Option<(Arc<dyn LogGroup>, Wanted)> {
+        let gap = gap.filter(|gap| gap.reason == GapReason::PodDeleted)?.clone();
+        if self.place.is_fresh() && self.tail_lines.is_some() {
+            return None;
+        }
+        let (position, since, mode) = (self.place.position(), self.place.not_before(), self.mode);
+        let (of, ended, now) = (self.status.shipped(), self.status.finished(), self.source.now());
+        Some((Arc::clone(group?), Wanted { of, position, since, mode, ended, now, gap }))
+    }
+
     /// How many of the last lines to ask for.
     pub(super) fn lines_of(&self, reach: Reach, place: &Place) -> Option<u64> {
         match reach {

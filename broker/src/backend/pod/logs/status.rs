@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::super::record::real_name;
 use super::super::view::{ContainerState, Nature, Presence, View};
+use crate::backend::log_group::ShippedContainer;
 use crate::execution::Instance;
 
 /// An instance whose status is watched.
@@ -58,6 +59,12 @@ impl Status {
 
     pub(super) fn pod_uid(&self) -> String {
         self.view.borrow().uid.clone()
+    }
+
+    /// What its stream is called by, where lines are shipped.
+    pub(super) fn shipped(&self) -> ShippedContainer {
+        let (pod, node) = (self.pod_name(), self.view.borrow().node.clone());
+        ShippedContainer { pod, node, container: self.container().to_owned() }
     }
 
     /// The container's name in its pod.

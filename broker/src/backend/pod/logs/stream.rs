@@ -14,8 +14,10 @@ use super::super::lines::Splitter;
 use super::super::place::{LogStart, Place};
 use super::continuity::Arrival;
 use super::reader::{Broke, Kind, MISSING_TRIES, Opening, Reader, SEARCH, Taken};
+use super::shipped;
 use super::source::{BrokeOff, LogSource};
 use super::status::{Kept, Status};
+use crate::backend::log_group::LogGroup;
 use crate::execution::{Completeness, InstancePosition, Position};
 
 /// A stream that is silent for so long is opened again. TCP keep-alive notices a dead peer within two minutes; this is for
@@ -36,7 +38,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads an instance. The stream does nothing while it is not polled and ends with `LogItem::End`.
 #[expect(clippy::too_many_lines, reason = "one loop that yields; its decisions are the reader's")]
-pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) -> impl Stream<Item = LogItem> + Send {
+pub(super) fn read(
+    source: Arc<dyn LogSource>,
+    group: Option<Arc<dyn LogGroup>>,
+    status: Status,
+    start: LogStart,
+) -> impl Stream<Item = LogItem> + Send {
     let mut reader = Reader::new(source, status, &start);
     async_stream::stream! {
         let mut silent_read = SILENT_READ;
@@ -44,6 +51,13 @@ pub(super) fn read(source: Arc<dyn LogSource>, status: Status, start: LogStart) 
             let open = match reader.open().await {
                 Opening::Open(open) => open,
                 Opening::End(gap, completeness) => {
+                    if let Some((group, wanted)) = reader.wanted(group.as_ref(), gap.as_ref()) {
+                        let mut shipped = std::pin::pin!(shipped::read(group, wanted));
+                        while let Some(item) = shipped.next().await {
+                            yield item;
+                        }
+                        return;
+                    }
                     if let Some(gap) = gap {
                         yield LogItem::Gap(gap);
                     }

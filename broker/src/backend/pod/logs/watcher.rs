@@ -32,7 +32,7 @@ pub(super) fn watch(
     async_stream::stream! {
         let mut status = status;
         let by_itself =
-            |status: &Status, start: LogStart| stream::read(Arc::clone(&logs.source), status.clone(), start);
+            |status: &Status, start: LogStart| stream::read(Arc::clone(&logs.source), logs.group.clone(), status.clone(), start);
         if start.mode == ReadMode::SoFar || start.position.position == Position::Complete {
             let mut items = std::pin::pin!(by_itself(&status, start));
             while let Some(item) = items.next().await {
@@ -49,7 +49,7 @@ pub(super) fn watch(
                 match item {
                     LogItem::Lines { after, .. } => at = after,
                     LogItem::End(Completeness::Complete) => break,
-                    LogItem::Gap(_) | LogItem::End(Completeness::Cut) => {}
+                    LogItem::Gap(_) | LogItem::Notice(_) | LogItem::End(Completeness::Cut) => {}
                 }
                 let is_end = matches!(item, LogItem::End(_));
                 yield item;
@@ -85,6 +85,8 @@ pub(super) fn watch(
                                     break;
                                 }
                             }
+                            // What was shipped has the line where the stream begins, if anything does.
+                            LogItem::Notice(_) => is_before = true,
                             LogItem::Lines { .. } | LogItem::End(_) => {}
                         }
                         let (item, go_on) = meeting.take(item);
@@ -139,6 +141,7 @@ pub(super) fn watch(
                     }
                     Taken::Gap(gap) if place.is_found() => yield LogItem::Gap(gap),
                     Taken::Gap(_) => {}
+                    Taken::Notice(notice) => yield LogItem::Notice(notice),
                     Taken::End(completeness) => {
                         subscription.finish();
                         if place.end().is_some() && count == Count::Exact {
@@ -227,6 +230,7 @@ impl Meeting {
                 self.told = true;
                 (Some(LogItem::Gap(gap)), true)
             }
+            LogItem::Notice(notice) => (Some(LogItem::Notice(notice)), true),
             LogItem::End(_) => (None, false),
             LogItem::Lines { mut lines, before, after } => {
                 self.at = before;

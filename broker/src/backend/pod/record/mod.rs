@@ -219,6 +219,24 @@ impl Record {
         pod.map(|pod| (pod.name.clone(), pod.uid.clone())).unwrap_or_default()
     }
 
+    /// The name of the pod of an attempt that has one, seen here or told of by the job; empty if nobody knows it.
+    pub(super) fn told_pod(&self) -> String {
+        let (name, _) = self.pod();
+        let attempts = self.job.as_ref().map_or(&[][..], |job| &job.attempts);
+        let told = match self.turn {
+            Turn::Latest => attempts.last(),
+            Turn::Earlier(index) => attempts.get(index),
+        };
+        let told = told.filter(|_| name.is_empty() && !self.is_array());
+        told.map_or(name, |told| told.pod_name.clone())
+    }
+
+    /// When the job ended, if that is known.
+    pub(super) fn ended_at(&self) -> Option<Timestamp> {
+        let written = self.written.as_ref().and_then(|written| written.ended);
+        written.or_else(|| self.job.as_ref().and_then(|job| job.stopped))
+    }
+
     /// The pod with that uid.
     pub(super) fn part(&self, uid: &str) -> Option<Arc<View>> {
         self.parts.iter().find(|part| part.view.uid == uid).map(|part| Arc::clone(&part.view))

@@ -310,6 +310,12 @@ impl Watcher {
         let Some(instance) = self.open.get(key).map(|open| open.instance.clone()) else { return Vec::new() };
         match item {
             LogItem::Gap(gap) => vec![self.event(EventKind::LogGap(gap))],
+            LogItem::Notice(notice) => {
+                // Once for a container, whoever tells it.
+                let about = format!("{} {} {} {}", notice.code, key.attempt, key.container, key.restart);
+                let is_new = self.cursor.add_notice(crc32fast::hash(about.as_bytes()));
+                is_new.then(|| self.event(EventKind::Notice(notice))).into_iter().collect()
+            }
             LogItem::Lines { mut lines, before, after } => {
                 let (all, budget) = (lines.len(), self.options.max_log_bytes);
                 let mut sent = self.cursor.log_bytes;

@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::{AbortHandle, abortable};
+use futures::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Happened, Watcher};
+use crate::backend::log_group::ShippedContainer;
+use crate::backend::pod::chunk::LogItem;
 use crate::backend::pod::place::{LogStart, Place, ReadMode};
 use crate::backend::pod::record::{Log, Record, Run, UNKNOWN, real_name, runs};
 use crate::backend::pod::view::{ContainerState, ContainerView, View};
@@ -64,12 +66,51 @@ impl Watcher {
                     if !is_read && self.misses() && self.begun.insert(key.clone()) {
                         let (attempt, container) = (view.attempt, key.container.clone());
                         let instance = Instance { attempt, container, restart, role };
-                        events.extend(self.cut(&key, instance, reason, message));
+                        if !self.begin_shipped(view, record, &instance, reason, &message) {
+                            events.extend(self.cut(&key, instance, reason, message));
+                        }
                     }
                 }
             }
         }
         events
+    }
+
+    /// Reads what was shipped of a container whose pod nobody has seen; false where nobody ships, or where it is not known what it
+    /// would be called there.
+    fn begin_shipped(
+        &mut self,
+        view: &View,
+        record: &Record,
+        instance: &Instance,
+        reason: GapReason,
+        message: &str,
+    ) -> bool {
+        let pod = record.told_pod();
+        if reason != GapReason::PodDeleted || pod.is_empty() || instance.container == UNKNOWN {
+            return false;
+        }
+        let Instance { attempt, restart, .. } = *instance;
+        let key = StreamKey { attempt, container: instance.container.clone(), restart };
+        let position = self.cursor.stream(&key);
+        let of =
+            ShippedContainer { pod, node: view.node.clone(), container: real_name(&instance.container).to_owned() };
+        let gap = self.gap(&key, instance.clone(), reason, message.to_owned());
+        let Some(items) = self.sources.logs.read_shipped(of, position, record.ended_at(), gap) else { return false };
+        self.follow_items(key, instance.clone(), CancellationToken::new(), items);
+        true
+    }
+
+    fn follow_items(
+        &mut self,
+        key: StreamKey,
+        instance: Instance,
+        stop: CancellationToken,
+        items: impl Stream<Item = LogItem> + Send + 'static,
+    ) {
+        let (items, reading) = abortable(items);
+        self.open.insert(key.clone(), Open { instance, reading, stop, silent: Duration::ZERO });
+        self.readers.push(items.map(move |item| (key.clone(), item)).boxed());
     }
 
     /// Who wants the latest lines, or what there is now, misses nothing.
@@ -145,9 +186,8 @@ impl Watcher {
         };
         let pod = self.hub.follow_pod(view);
         let stop = CancellationToken::new();
-        let (items, reading) = abortable(self.sources.logs.read(pod, instance.clone(), start, stop.clone()));
-        self.open.insert(key.clone(), Open { instance, reading, stop, silent: Duration::ZERO });
-        self.readers.push(items.map(move |item| (key.clone(), item)).boxed());
+        let items = self.sources.logs.read(pod, instance.clone(), start, stop.clone());
+        self.follow_items(key, instance, stop, items);
     }
 
     /// An instance is waited for no longer than that: it has ended, or what there is now is wanted.
@@ -219,6 +259,13 @@ impl Watcher {
         events
     }
 
+    /// Lines are missing behind those that were told.
+    fn gap(&self, key: &StreamKey, instance: Instance, reason: GapReason, message: String) -> Gap {
+        let after = Place::new(self.cursor.stream(key), None).nanos();
+        let after = after.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
+        Gap { instance, reason, after, before: None, lines_at_least: 0, message }
+    }
+
     /// The lines of an instance end here, with some missing.
     pub(super) fn cut(
         &mut self,
@@ -227,9 +274,7 @@ impl Watcher {
         reason: GapReason,
         message: String,
     ) -> Vec<Event> {
-        let after = Place::new(self.cursor.stream(key), None).nanos();
-        let after = after.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
-        let gap = Gap { instance: instance.clone(), reason, after, before: None, lines_at_least: 0, message };
+        let gap = self.gap(key, instance.clone(), reason, message);
         let mut events = vec![self.event(EventKind::LogGap(gap))];
         if self.options.follow == Follow::UntilTheEnd {
             self.cursor.set_stream(key, InstancePosition { position: Position::Complete, skip: 0 });

@@ -16,7 +16,7 @@ use tracing::warn;
 pub(super) use self::subscription::Subscription;
 use super::super::chunk::LogItem;
 use super::spool::{Files, Piece, Spool, cost};
-use crate::execution::{Completeness, Gap, LogLine, Position};
+use crate::execution::{Completeness, Gap, LogLine, Notice, Position};
 
 /// Bytes that may be on the way to a watcher: more than the window of a client's stream and what is buffered before it.
 const UNDER_WAY: u64 = 2 << 20;
@@ -78,11 +78,18 @@ struct Slot {
     nanos: Option<i64>,
 }
 
+impl Slot {
+    fn without_lines(body: Body, at: Position, lines_before: u64, bytes_before: u64) -> Self {
+        Self { body, before: at, after: at, lines_before, bytes_before, count: 0, nanos: None }
+    }
+}
+
 #[derive(Clone)]
 enum Body {
     Memory(Arc<[LogLine]>),
     Disk(Piece),
     Gap(Gap),
+    Notice(Notice),
     End(Completeness),
 }
 
@@ -94,6 +101,7 @@ pub(super) enum Taken {
         after: Position,
     },
     Gap(Gap),
+    Notice(Notice),
     End(Completeness),
     /// What comes next was dropped.
     Overrun,
@@ -158,18 +166,9 @@ impl Shared {
                 let (before, after) = (before.position, after.position);
                 Slot { body: Body::Memory(lines.into()), before, after, lines_before, bytes_before, count, nanos }
             }
-            LogItem::Gap(gap) => {
-                Slot { body: Body::Gap(gap), before, after: before, lines_before, bytes_before, count: 0, nanos: None }
-            }
-            LogItem::End(completeness) => Slot {
-                body: Body::End(completeness),
-                before,
-                after: before,
-                lines_before,
-                bytes_before,
-                count: 0,
-                nanos: None,
-            },
+            LogItem::Gap(gap) => Slot::without_lines(Body::Gap(gap), before, lines_before, bytes_before),
+            LogItem::Notice(notice) => Slot::without_lines(Body::Notice(notice), before, lines_before, bytes_before),
+            LogItem::End(end) => Slot::without_lines(Body::End(end), before, lines_before, bytes_before),
         };
         state.slots.push_back(slot);
         drop(state);
@@ -209,7 +208,7 @@ impl Shared {
     fn drop_oldest(&self) {
         let mut state = self.state();
         // A gap goes with lines behind it, so that who was to be told of it is told of them.
-        while let Some(Body::Gap(_)) = state.slots.front().map(|slot| &slot.body) {
+        while let Some(Body::Gap(_) | Body::Notice(_)) = state.slots.front().map(|slot| &slot.body) {
             state.pop(&self.spool);
         }
         let file = match state.slots.front().map(|slot| &slot.body) {

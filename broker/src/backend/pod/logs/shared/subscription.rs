@@ -106,6 +106,7 @@ impl Subscription {
             let taken = match body {
                 Body::Memory(lines) => Taken::Lines { lines, before, after },
                 Body::Gap(gap) => Taken::Gap(gap),
+                Body::Notice(notice) => Taken::Notice(notice),
                 Body::End(completeness) => Taken::End(completeness),
                 Body::Disk(piece) => match self.shared.spool.read(piece).await {
                     Ok(lines) => Taken::Lines { lines, before, after },
