@@ -20,7 +20,13 @@ from levels import Count, read_counts
 
 TESTS: Final = Path(__file__).resolve().parent
 BINDINGS: Final = TESTS.parent / "python-bindings"
-PINS: Final = (*sorted((TESTS / "compat").glob("airflow-*.txt")), environment.REQUIREMENTS)
+PINS: Final = (
+    *sorted((TESTS / "compat").glob("airflow-*.txt")),
+    environment.REQUIREMENTS,
+    *sorted((TESTS / "compat").glob("amazon-*.txt")),
+)
+#: Skips that have no reason from elsewhere are failures.
+NOTHING_MISSING: Final = ("-p", "no_skips")
 BEGIN: Final = "<!-- make compat writes what follows -->\n"
 END: Final = "<!-- until here -->"
 
@@ -31,21 +37,28 @@ class Row:
 
     airflow: str
     provider: str
+    amazon: str
+    """The version of Amazon's provider, which is optional."""
     count: Count
 
     def cells(self) -> str:
         """The row as a table of a page has it."""
         python = ".".join(map(str, sys.version_info[:2]))
         counts = f"{self.count.passed} | {self.count.failed} | {self.count.skipped}"
-        return f"| {self.airflow} | {self.provider} | {python} | {counts} |"
+        return f"| {self.airflow} | {self.provider} | {self.amazon or 'none'} | {python} | {counts} |"
+
+
+def found(pins: Path, package: str) -> str:
+    """The version of a package that the pins name; empty if they do not."""
+    line = re.search(rf"^{re.escape(package)}==(\S+)$", pins.read_text(), re.MULTILINE)
+    return line[1] if line is not None else ""
 
 
 def version(pins: Path, package: str) -> str:
-    """The version of a package that the pins name."""
-    found = re.search(rf"^{re.escape(package)}==(\S+)$", pins.read_text(), re.MULTILINE)
-    if found is None:
+    """The version of a package that the pins must name."""
+    if not (named := found(pins, package)):
         raise SystemExit(f"compat: {pins.name} does not pin {package}")
-    return found[1]
+    return named
 
 
 def run(pins: Path, cache: Path) -> Row:
@@ -54,20 +67,19 @@ def run(pins: Path, cache: Path) -> Row:
     row = Row(
         airflow=version(pins, "apache-airflow"),
         provider=version(pins, "apache-airflow-providers-cncf-kubernetes"),
+        amazon=found(pins, "apache-airflow-providers-amazon"),
         count=Count(),
     )
     print(f"compat: Airflow {row.airflow}, Kubernetes provider {row.provider}", flush=True)
     # Tests that use what a version does not have are skipped, and say so.
-    command = [str(folder / "bin" / "python"), "-m", "pytest", "-q", "--color=no", "-rfEs", "tests/airflow"]
+    strict = () if pins.name.startswith("airflow-") else NOTHING_MISSING
+    command = [str(folder / "bin" / "python"), "-m", "pytest", "-q", "--color=no", "-rfEs", *strict, "tests/airflow"]
     with subprocess.Popen(command, cwd=BINDINGS, env=os.environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
             if counts := read_counts(line):
                 row.count.add(counts)
-    if pins == environment.REQUIREMENTS:
-        # Nothing is missing in the newest.
-        row.count.failed += row.count.skipped
     if process.returncode != 0 and row.count.failed == 0:
         row.count.failed += 1
     return row
@@ -76,8 +88,8 @@ def run(pins: Path, cache: Path) -> Row:
 def write_page(page: Path, rows: list[Row]) -> None:
     """Puts the table into the page, between its marks."""
     table = [
-        "| Airflow | Kubernetes provider | Python | passed | failed | left out |",
-        "|---|---|---|---|---|---|",
+        "| Airflow | Kubernetes provider | Amazon provider | Python | passed | failed | left out |",
+        "|---|---|---|---|---|---|---|",
         *(row.cells() for row in rows),
     ]
     before, _, rest = page.read_text().partition(BEGIN)

@@ -138,7 +138,8 @@ class Airflow:
             "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self._port}/execution/",
             "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.folder / "passwords.json"),
-            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder}/airflow.db",
+            # A part that waits longer than the usual 5 s for another one's write would answer a call with an error.
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.folder}/airflow.db?timeout=60",
             "LOGGING__BASE_LOG_FOLDER": str(self.folder / "logs"),
             "API__HOST": "127.0.0.1",
             "API__PORT": str(self._port),

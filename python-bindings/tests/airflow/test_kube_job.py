@@ -234,8 +234,15 @@ def test_a_task_that_does_not_wait_is_no_orphan(job):
         job(wait_until_job_complete=False, orphan_after=timedelta(hours=1))
 
 
-def test_a_kill_ends_the_job_unless_its_pods_are_to_stay(job):
+def test_a_kill_ends_the_job(job):
     assert not job().keeps_on_kill
+
+
+@pytest.mark.skipif(
+    "on_kill_propagation_policy" not in inspect.signature(KubernetesJobOperator.__init__).parameters,
+    reason="the installed provider of Kubernetes has no on_kill_propagation_policy",
+)
+def test_a_kill_ends_the_job_unless_its_pods_are_to_stay(job):
     assert not job(on_kill_propagation_policy="Background").keeps_on_kill
     assert job(on_kill_propagation_policy="Orphan").keeps_on_kill
 

@@ -275,7 +275,7 @@ class RemoteJobOperator(Deferrable, KubernetesJobOperator):
     def keeps_on_kill(self) -> bool:
         """Whether a kill leaves the Job alone."""
         # Upstream deletes the Job with this policy and leaves its pods running.
-        return super().keeps_on_kill or self.on_kill_propagation_policy == "Orphan"
+        return super().keeps_on_kill or getattr(self, "on_kill_propagation_policy", None) == "Orphan"
 
     # Lines.
 
