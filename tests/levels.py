@@ -98,8 +98,8 @@ LEVELS: Final = {
 CARGO_LINE: Final = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
 PYTEST_LINE: Final = re.compile(r"^(?:=+ )?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s")
 #: A line of pytest's summary that names a test.
-PYTEST_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+\.py::.+?)(?: - .*)?$")
-#: More than so many failures at once are no accident of the machine.
+PYTEST_FAILED: Final = re.compile(r"^(FAILED|ERROR) (\S+\.py::.+?)(?: - .*)?$")
+#: More than so many failures at once are no accident of the machine. A fixture that fails all tests of a file is one.
 SECOND_TRIES: Final = 4
 #: A heading at the end of cargo's output for a crate whose tests do not compile.
 CARGO_BROKEN: Final = re.compile(r"^error: could not compile")
@@ -120,9 +120,9 @@ def read_counts(line: str) -> Count | None:
     return None
 
 
-def play(level: Level, argv: tuple[str, ...]) -> tuple[Count, list[str]]:
-    """Runs a command of a level, shows its output as it comes, counts, and names what failed."""
-    total, names = Count(), list[str]()
+def play(level: Level, argv: tuple[str, ...]) -> tuple[Count, dict[str, str]]:
+    """Runs a command of a level, shows its output as it comes, counts, and names what failed, and by which failure."""
+    total, names = Count(), dict[str, str]()
     with subprocess.Popen(
         argv,
         cwd=level.folder,
@@ -138,8 +138,8 @@ def play(level: Level, argv: tuple[str, ...]) -> tuple[Count, list[str]]:
                 print(line, end="", flush=True)
                 if counts := read_counts(line):
                     total.add(counts)
-                elif (found := PYTEST_FAILED.match(line.rstrip("\n"))) and found[1] not in names:
-                    names.append(found[1])
+                elif found := PYTEST_FAILED.match(line.rstrip("\n")):
+                    names.setdefault(found[2], found[2] if found[1] == "FAILED" else found[2].partition("::")[0])
         except BaseException as error:
             # The terminal has sent Ctrl-C to the whole group; a SIGTERM was for us alone. The level tidies up.
             if not isinstance(error, KeyboardInterrupt):
@@ -161,11 +161,11 @@ def run(name: str, arguments: list[str]) -> Count:
     print(f"\n=== {name}", flush=True)
     begin = time.monotonic()
     total, failed = play(level, (*level.argv, *(arguments if level.takes_arguments else [])))
-    if level.second_try and 0 < total.failed == len(failed) <= SECOND_TRIES:
+    if level.second_try and 0 < total.failed == len(failed) and len(set(failed.values())) <= SECOND_TRIES:
         print(f"=== {name}: {total.failed} failed beside others; once more, one at a time", flush=True)
         again, _ = play(level, (*level.second_try, *failed))
         if again.failed == 0 and again.passed == len(failed):
-            total.unsteady = failed
+            total.unsteady = list(failed)
             total.passed, total.failed = total.passed + again.passed, 0
     print(f"=== {name}: {total.passed} passed, {total.failed} failed in {time.monotonic() - begin:.0f} s", flush=True)
     return total

@@ -29,6 +29,22 @@ def test_well(): pass
 """
 
 
+#: A fixture of all tests that fails until a file exists, and makes it.
+FIXTURE = """
+import pathlib, pytest
+
+@pytest.fixture(scope="module")
+def stage():
+    there = pathlib.Path(__file__).with_name("there")
+    known = there.exists()
+    there.touch()
+    assert known, "a - b"
+
+@pytest.mark.parametrize("name", {names})
+def test_once(name, stage): pass
+"""
+
+
 def level(folder: Path, text: str, *, again: bool = True) -> levels.Level:
     """A level of one file."""
     (folder / "test_it.py").write_text(text)
@@ -62,6 +78,14 @@ def test_many_failures_are_no_accident(tmp_path: Path, monkeypatch: pytest.Monke
     count = run(monkeypatch, level(tmp_path, ONCE.format(names=names)))
 
     assert (count.passed, count.failed, count.unsteady) == (1, len(names), [])
+
+
+def test_a_fixture_that_fails_a_whole_file_is_one_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"n{number}" for number in range(levels.SECOND_TRIES + 1)]
+    text = FIXTURE.format(names=names)
+    count = run(monkeypatch, level(tmp_path, text))
+
+    assert (count.passed, count.failed, len(count.unsteady)) == (len(names), 0, len(names))
 
 
 def test_other_levels_have_no_second_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
