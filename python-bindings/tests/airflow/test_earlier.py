@@ -11,6 +11,7 @@ from podbroker import FailureClass, Group, GroupAction
 from podbroker.airflow import ending
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow.earlier import plan
+from podbroker.airflow.identity import group_of
 from podbroker.exceptions import RefusedError, UnavailableError
 
 LATER = s.NOW + timedelta(minutes=5)
@@ -160,6 +161,18 @@ def test_the_tries_of_a_task_instance_are_a_group(make, grouping, context):
         group_id="dag:task:airflow:manual__2026-11-21:none", not_before=context["dag_run"].start_date
     )
     assert submit["labels"]["in_group"] == "true"
+
+
+def test_a_pod_that_was_made_in_the_second_in_which_the_dag_run_started_is_adopted(make, client, context, log):
+    """Kubernetes tells whole seconds only."""
+    context["ti"].try_number = 2
+    context["dag_run"].start_date = s.NOW + timedelta(milliseconds=900)
+    client.known = {old().name: old(labels={"max_tries": "0"})}
+    client.script = [s.end()]
+    make().execute(context)
+    assert "Adopting execution" in log.text
+    assert not client.did("cancel")
+    assert group_of(context, deployment_id="airflow", action=GroupAction.ATTACH).not_before == s.NOW
 
 
 def test_a_retry_attaches_to_the_pod_of_the_try_before_and_takes_over_its_claim(make, grouping, context, log):

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from podbroker import Group, TargetPlace
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow.sdk import Context
 
     from podbroker import GroupAction
@@ -29,6 +31,7 @@ __all__ = [
     "group_labels",
     "group_of",
     "label_value",
+    "run_start",
     "target_selector",
 ]
 
@@ -94,8 +97,16 @@ def group_of(context: Context, *, deployment_id: str, action: GroupAction) -> Gr
     limits = (_SLUG_LENGTH, _SLUG_LENGTH, _DEPLOYMENT_LENGTH, _DEPLOYMENT_LENGTH, _LABEL_LENGTH)
     # No part has a colon, so that none can look like two.
     name = ":".join(_slug(values[part], limit) for part, limit in zip(parts, limits, strict=True))
-    not_before = getattr(context.get("dag_run"), "start_date", None)
-    return Group(group_id=name, action=action, not_before=not_before)
+    return Group(group_id=name, action=action, not_before=run_start(context))
+
+
+def run_start(context: Context) -> datetime | None:
+    """Give the start of the dag run in whole seconds, in which Kubernetes says when a pod was made.
+
+    With its fraction, a pod that was made within the same second would be one of an earlier run.
+    """
+    start: datetime | None = getattr(context.get("dag_run"), "start_date", None)
+    return start.replace(microsecond=0) if start is not None else None
 
 
 def execution_name(target: str | TargetPlace, execution_id: str) -> str | None:

@@ -15,7 +15,7 @@ from podbroker.airflow import ending
 from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import AirflowTaskTerminated, AirflowTaskTimeout, conf
 from podbroker.airflow.earlier import plan
-from podbroker.airflow.identity import execution_id, execution_labels, group_labels, group_of
+from podbroker.airflow.identity import execution_id, execution_labels, group_labels, group_of, run_start
 from podbroker.airflow.pump import Pump
 from podbroker.airflow.request import new_request
 from podbroker.airflow.result import take_position
@@ -264,7 +264,7 @@ class LifeCycle(_Operator):
             session.earlier(group_labels(context, deployment_id=self.deployment)),
             own_id=execution_id(context, deployment_id=self.deployment),
             reattach=self.reattach_on_restart,
-            not_before=getattr(context.get("dag_run"), "start_date", None),
+            not_before=run_start(context),
             max_tries=getattr(context["ti"], "max_tries", None),
         )
         for execution in decided.end:
