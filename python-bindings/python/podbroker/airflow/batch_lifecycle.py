@@ -10,7 +10,7 @@ from podbroker.airflow import exceptions as ex
 from podbroker.airflow._compat import BaseOperator
 from podbroker.airflow.console import links_of, place_in_aws
 from podbroker.airflow.deferral import Deferrable
-from podbroker.airflow.failure import exception_of_outcome, failed_containers
+from podbroker.airflow.failure import exception_of_job, first_that_failed
 from podbroker.airflow.identity import label_value
 from podbroker.airflow.jobs import features_of, workload_of
 from podbroker.airflow.lines import LineSpec
@@ -37,9 +37,6 @@ longer, for example because the broker has to find out what became of a submit, 
 
 RESULT_KEY = "result"
 """The XCom of what a job hands back. The value of the task itself is the job's id, as with the Amazon provider."""
-
-SHOWN_CONTAINERS = 20
-"""How many containers that failed are listed, of a job that may have 10,000."""
 
 
 class BatchLifeCycle(Deferrable, BaseOperator):
@@ -157,25 +154,13 @@ class BatchLifeCycle(Deferrable, BaseOperator):
             if problem is not None:
                 raise problem
             return self.job_id
-        failed = failed_containers(outcome)
-        for each in failed[:SHOWN_CONTAINERS]:
-            self.log.info(
-                "Container '%s': exit_code=%s, reason='%s', message='%s'",
-                each.container,
-                each.exit_code,
-                each.reason,
-                each.message,
-            )
-        if len(failed) > SHOWN_CONTAINERS:
-            self.log.info("and %d containers more that failed", len(failed) - SHOWN_CONTAINERS)
-        worst = failed[0].container if failed else ""
-        raise exception_of_outcome(
+        raise exception_of_job(
             outcome,
             name=self._title,
             noun=self.noun,
-            base_container=worst,
             execution_name=session.name,
-            last_lines=self._printer.last_lines_of(worst),
+            last_lines_of=self._printer.last_lines_of,
+            log=self.log,
         )
 
     def _push_result(self, context: Context, follow: Pump) -> RemotePodResultError | None:
@@ -213,5 +198,4 @@ class BatchLifeCycle(Deferrable, BaseOperator):
         )
 
     def _last_words_of(self, execution: Execution) -> tuple[str, ...]:
-        failed = failed_containers(execution.outcome) if execution.outcome is not None and self.get_logs else []
-        return (failed[0].container,) if failed else ()
+        return first_that_failed(execution.outcome) if execution.outcome is not None and self.get_logs else ()

@@ -1,13 +1,13 @@
 """Turns an outcome, or a refusal of the broker, into the exception that the task raises.
 
-Pure: it asks nobody. The table from failure class to exception has one row for each class, and a test says so. The
+It asks nobody. The table from failure class to exception has one row for each class, and a test says so. The
 message begins as the Kubernetes provider's does ("Pod x returned a failure."), then says why, then gives the
 container's own last words, since that is what a reader of the task log looks for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from podbroker import (
     ContainerRole,
@@ -27,11 +27,23 @@ from podbroker import (
 from podbroker.airflow import exceptions as ex
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from podbroker import ContainerOutcome, Outcome
 
-__all__ = ["BY_CLASS", "container_of", "exception_of_error", "exception_of_outcome", "failed_containers", "why"]
+__all__ = [
+    "BY_CLASS",
+    "container_of",
+    "exception_of_error",
+    "exception_of_job",
+    "exception_of_outcome",
+    "failed_containers",
+    "first_that_failed",
+    "why",
+]
+
+SHOWN_CONTAINERS = 20
+"""How many containers that failed are listed, of a job that may have 10,000."""
 
 BY_CLASS: dict[FailureClass, type[ex.RemotePodError]] = {
     FailureClass.UNKNOWN: ex.RemotePodError,
@@ -79,6 +91,11 @@ def failed_containers(outcome: Outcome) -> list[ContainerOutcome]:
     return [each for each in had_to if each.exit_code not in {0, None}]
 
 
+def first_that_failed(outcome: Outcome) -> tuple[str, ...]:
+    """Name the first container that failed, whose last lines are told of a job; none if none did."""
+    return tuple(each.container for each in failed_containers(outcome)[:1])
+
+
 def why(outcome: Outcome) -> str:
     """Say in one line why an execution did not succeed."""
     failure_class = (outcome.failure_class or FailureClass.UNKNOWN).value
@@ -122,6 +139,38 @@ def exception_of_outcome(
     if isinstance(error, ex.RemotePodFailed):
         error.exit_code = outcome.exit_code
     return error
+
+
+def exception_of_job(
+    outcome: Outcome,
+    *,
+    name: str,
+    noun: str,
+    execution_name: str,
+    last_lines_of: Callable[[str], Sequence[str]],
+    log: Any,  # noqa: ANN401 -- a logger
+) -> ex.RemotePodError:
+    """Log the containers of a job that failed, and make the exception with the last words of the first of them."""
+    failed = failed_containers(outcome)
+    for each in failed[:SHOWN_CONTAINERS]:
+        log.info(
+            "Container '%s': exit_code=%s, reason='%s', message='%s'",
+            each.container,
+            each.exit_code,
+            each.reason,
+            each.message,
+        )
+    if len(failed) > SHOWN_CONTAINERS:
+        log.info("and %d containers more that failed", len(failed) - SHOWN_CONTAINERS)
+    worst = "".join(first_that_failed(outcome))
+    return exception_of_outcome(
+        outcome,
+        name=name,
+        noun=noun,
+        base_container=worst,
+        execution_name=execution_name,
+        last_lines=last_lines_of(worst),
+    )
 
 
 def exception_of_error(error: PodbrokerError, *, doing: str, execution_name: str = "") -> ex.RemotePodError:

@@ -16,7 +16,7 @@ from podbroker.airflow import parameters
 from podbroker.airflow._compat import AirflowException, conf
 from podbroker.airflow._compat_jobs import KubernetesJobOperator
 from podbroker.airflow.deferral import Deferrable
-from podbroker.airflow.failure import exception_of_outcome, failed_containers
+from podbroker.airflow.failure import exception_of_job, first_that_failed
 from podbroker.airflow.hook import PodbrokerHook
 from podbroker.airflow.job_manifest import Lifetime, containers_of, job_of, lifetime_of, manifest_of_job, masked
 from podbroker.airflow.job_parameters import without_effect
@@ -43,9 +43,6 @@ FEATURE = "job"
 
 NAME_SECONDS = 10.0
 """How long a task that defers waits for the Job's name before, so that its XComs are there while it runs."""
-
-SHOWN_CONTAINERS = 20
-"""How many containers that failed are listed, of a Job that may have many pods."""
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """By which Kueue finds its Jobs: https://kueue.sigs.k8s.io/docs/tasks/run/jobs/."""
@@ -246,25 +243,13 @@ class RemoteJobOperator(Deferrable, KubernetesJobOperator):
             if not self._wants_result:
                 return None
             return result if getattr(self, "unwrap_single", True) else [result]
-        failed = failed_containers(outcome)
-        for each in failed[:SHOWN_CONTAINERS]:
-            self.log.info(
-                "Container '%s': exit_code=%s, reason='%s', message='%s'",
-                each.container,
-                each.exit_code,
-                each.reason,
-                each.message,
-            )
-        if len(failed) > SHOWN_CONTAINERS:
-            self.log.info("and %d containers more that failed", len(failed) - SHOWN_CONTAINERS)
-        worst = failed[0].container if failed else ""
-        raise exception_of_outcome(
+        raise exception_of_job(
             outcome,
             name=self._title,
             noun=self.noun,
-            base_container=worst,
             execution_name=session.name,
-            last_lines=self._printer.last_lines_of(worst),
+            last_lines_of=self._printer.last_lines_of,
+            log=self.log,
         )
 
     @property
@@ -305,8 +290,7 @@ class RemoteJobOperator(Deferrable, KubernetesJobOperator):
         )
 
     def _last_words_of(self, execution: Execution) -> tuple[str, ...]:
-        failed = failed_containers(execution.outcome) if execution.outcome is not None and self.get_logs else []
-        return (failed[0].container,) if failed else ()
+        return first_that_failed(execution.outcome) if execution.outcome is not None and self.get_logs else ()
 
     def _resume(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002 -- the execution says more
         attempts = self._known().attempts

@@ -20,6 +20,8 @@ mod watcher;
 #[cfg(test)]
 mod kubelet;
 #[cfg(test)]
+mod kubelet_properties;
+#[cfg(test)]
 mod kubelet_tests;
 #[cfg(test)]
 mod play;

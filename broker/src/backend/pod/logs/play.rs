@@ -51,6 +51,14 @@ pub(super) enum Act {
     Delete,
 }
 
+/// Half a second of a container that writes.
+pub(super) const WRITE: Act = Act::Write { lines: 50, step: 10_000_000, jitter: 0 };
+
+/// A position to go on from, and a kubelet that was seen at the end of its file: before that nobody can tell what was rotated.
+pub(super) fn begun(acts: Vec<Act>) -> Vec<Act> {
+    [WRITE, Act::Sleep { millis: 1000 }].into_iter().chain(acts).collect()
+}
+
 /// How the container stands.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Stands {
